@@ -1,0 +1,58 @@
+"""One mesh with one axis, 'data': the batch and the pools are split over it, the rest is replicated.
+
+The same code serves one device, all devices of a host, and all hosts of a pod.
+"""
+
+from collections.abc import Mapping
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+Array = jax.Array
+
+
+def initialize_multihost() -> None:
+    """Joins this process to the others of a pod or cluster; call it before anything asks for devices.
+
+    On a TPU pod and under Slurm or MPI, JAX finds the others by itself. Elsewhere it reads
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID from the environment.
+
+    Raises:
+      ValueError: there is no cluster to be found.
+    """
+    jax.distributed.initialize()
+
+
+def make_mesh(batch_size: int) -> Mesh:
+    """All devices of all processes in a row.
+
+    Raises:
+      ValueError: the batch cannot be split evenly over the devices.
+    """
+    devices = jax.device_count()
+    if batch_size % devices:
+        raise ValueError(
+            f'batch_size is {batch_size}, which {devices} devices cannot share evenly; choose a '
+            f'multiple of {devices}, or show fewer devices to the program (CUDA_VISIBLE_DEVICES).'
+        )
+    # Auto axes: plain data parallelism, for which the compiler finds the one all-reduce it needs.
+    return jax.make_mesh((devices,), ('data',), axis_types=(AxisType.Auto,))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def split(mesh: Mesh) -> NamedSharding:
+    """Leading axis over the devices: for batches and pools."""
+    return NamedSharding(mesh, PartitionSpec('data'))
+
+
+def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
+    """Global device arrays from this process's share of a batch."""
+    sharding = split(mesh)
+    return {
+        name: jax.make_array_from_process_local_data(sharding, images)
+        for name, images in batch.items()
+    }
