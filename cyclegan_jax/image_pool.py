@@ -15,7 +15,7 @@ Array = jax.Array
 
 @flax.struct.dataclass
 class ImagePool:
-    """images: (batch, capacity, h, w, c) float32; count: int32, how many a slot has stored so far."""
+    """images: (batch, capacity, h, w, c) float32; count: int32, how many a slot has stored."""
 
     images: Array
     count: Array

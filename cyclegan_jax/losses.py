@@ -25,7 +25,7 @@ def generator_adversarial(kind: str, fake: Array) -> Array:
 
 
 def discriminator_adversarial(kind: str, real: Array, fake: Array) -> Array:
-    """How badly a discriminator tells real from fake; half the sum, which slows it by two (paper, 7).
+    """How badly a discriminator tells real from fake; halved, to slow it (paper, 7.1).
 
     Args:
       kind: as in `generator_adversarial`.

@@ -9,7 +9,7 @@ The same four networks have three sets of names:
 | discriminators.b   | images of b    | D_Y   | D_A                          |
 | discriminators.a   | images of a    | D_X   | D_B                          |
 
-Images are (n, h, w, c), float32 in [-1, 1]. Convolutions that an instance norm follows have no bias.
+Images are (n, h, w, c), float32 in [-1, 1]. Convolutions before an instance norm have no bias.
 """
 
 import functools

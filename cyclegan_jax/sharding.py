@@ -1,8 +1,9 @@
-"""One mesh with one axis, 'data': the batch and the pools are split over it, the rest is replicated.
+"""One mesh with one axis, 'data': batch and pools are split over it, the rest is replicated.
 
 The same code serves one device, all devices of a host, and all hosts of a pod.
 """
 
+import os
 from collections.abc import Mapping
 
 import jax
@@ -13,15 +14,26 @@ Array = jax.Array
 
 
 def initialize_multihost() -> None:
-    """Joins this process to the others of a pod or cluster; call it before anything asks for devices.
+    """Joins this process to the others of a run; call it before anything asks for devices.
 
-    On a TPU pod and under Slurm or MPI, JAX finds the others by itself. Elsewhere it reads
-    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID from the environment.
+    On a TPU pod, and under Slurm or MPI, JAX finds the others by itself. Elsewhere each process is
+    told by the environment: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and
+    JAX_PROCESS_ID.
 
     Raises:
-      ValueError: there is no cluster to be found.
+      ValueError: there is no cluster to be found. It is never taken for a run of one: that would
+        start as many unconnected runs in one workdir as there are processes.
     """
-    jax.distributed.initialize()
+    count, index = os.environ.get('JAX_NUM_PROCESSES'), os.environ.get('JAX_PROCESS_ID')
+    try:
+        jax.distributed.initialize(
+            num_processes=int(count) if count else None, process_id=int(index) if index else None
+        )
+    except ValueError as error:
+        raise ValueError(
+            f'--multihost found no other processes ({error}); start it on a pod or under Slurm or '
+            'MPI, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.'
+        ) from error
 
 
 def make_mesh(batch_size: int) -> Mesh:

@@ -20,11 +20,17 @@ def to_float(images: Array) -> Array:
     return images.astype(jnp.float32) / 127.5 - 1
 
 
+def to_uint8(images: Array) -> Array:
+    """float32 in [-1, 1] to uint8, rounded to the nearest; the reference cuts off."""
+    return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
+
+
 def make_train_step(
     networks: Networks,
     optimizer: optax.GradientTransformation,
     *,
     gan: str = 'lsgan',
+    adversarial_weight: float = 1.0,
     cycle_weight: float = 10.0,
     identity_weight: float = 5.0,
     pair_calls: bool,
@@ -36,7 +42,7 @@ def make_train_step(
 
     Args:
       gan: adversarial loss, one of `losses.KINDS`.
-      cycle_weight, identity_weight: absolute weights; the paper's are 10 and 5.
+      adversarial_weight, cycle_weight, identity_weight: absolute; the paper's are 1, 10 and 5.
       pair_calls: whether a network sees two batches in one call where it can (a generator its real
         and its identity batch, a discriminator real and fake). Right for accelerators at small
         batches. On a CPU a batch of two costs more for each image.
@@ -50,7 +56,12 @@ def make_train_step(
     """
     if gan not in losses.KINDS:
         raise ValueError(f'loss.gan is {gan!r}; choose one of {", ".join(losses.KINDS)}.')
-    for name, weight in (('cycle', cycle_weight), ('identity', identity_weight)):
+    weights = {
+        'adversarial': adversarial_weight,
+        'cycle': cycle_weight,
+        'identity': identity_weight,
+    }
+    for name, weight in weights.items():
         if not 0 <= weight < float('inf'):
             raise ValueError(f'loss.{name}_weight is {weight}; it must be 0 or a positive number.')
     channels = {d: networks.generators[g].channels for d, g in (('a', 'b2a'), ('b', 'a2b'))}
@@ -101,8 +112,8 @@ def make_train_step(
             [score_b] = discriminate(state.discriminators, 'b', fake_b)
             [score_a] = discriminate(state.discriminators, 'a', fake_a)
             terms = {
-                'adversarial_a2b': losses.generator_adversarial(gan, score_b),
-                'adversarial_b2a': losses.generator_adversarial(gan, score_a),
+                'adversarial_a2b': adversarial_weight * losses.generator_adversarial(gan, score_b),
+                'adversarial_b2a': adversarial_weight * losses.generator_adversarial(gan, score_a),
                 'cycle_a': cycle_weight * losses.l1(cycled_a, real_a),
                 'cycle_b': cycle_weight * losses.l1(cycled_b, real_b),
             }
@@ -144,7 +155,7 @@ def make_train_step(
             **{f'score/{name}': score for name, score in scores.items()},
         }
         for name, grads in {**generator_grads, **discriminator_grads}.items():
-            metrics[f'gradient_norm/{name}'] = optax.global_norm(grads)
+            metrics[f'gradient_norm/{name}'] = optax.tree.norm(grads)
         state = state.replace(
             step=state.step + 1,
             generators=generators,

@@ -1,0 +1,83 @@
+"""Every field of a run, with the reference's defaults. Other configs start from this one.
+
+python main.py --config=configs/default.py --config.data.path=datasets/horse2zebra --workdir=runs/x
+
+Any field can be changed on the command line: --config.generator.width=32.
+"""
+
+from ml_collections import ConfigDict, config_dict
+
+
+def get_config() -> ConfigDict:
+    config = ConfigDict()
+    config.seed = 0  # of everything drawn: weights, order of images, crops, pool, dropout
+    config.batch_size = 1  # images of each domain in an update, over all devices
+    config.dtype = 'float32'  # type that convolutions compute in: 'float32', 'bfloat16'
+    config.pool_size = 50  # generated images of each domain that are remembered; 0 for none
+    config.domain_a = 'A'  # what lines and sample grids call the domains
+    config.domain_b = 'B'
+    config.max_steps = config_dict.placeholder(int)  # stop after so many updates in all
+
+    config.data = ConfigDict()
+    config.data.source = 'folder'  # 'folder', 'tfds', 'huggingface', 'synthetic'
+    config.data.path = ''  # folder of a folder set; data_dir of tfds; cache of huggingface
+    config.data.name = ''  # tfds: 'cycle_gan/...'; huggingface: id or folder; synthetic: see there
+    config.data.name_b = ''  # huggingface: id of domain b, where it is a data set of its own
+    config.data.split_a = 'trainA'  # sub-folder, or any other folder, or a split's name
+    config.data.split_b = 'trainB'
+    config.data.test_split_a = 'testA'  # '' or absent: samples are drawn from training images
+    config.data.test_split_b = 'testB'
+    config.data.column_a = 'imageA'  # huggingface only
+    config.data.column_b = 'imageB'
+    config.data.load_size = 286  # pixels that images are resized to; n, or (height, width)
+    config.data.crop_size = 256  # pixels that the networks see; n, or (height, width)
+    config.data.resize = (
+        'resize_and_crop'  # or 'crop', 'scale_width', 'scale_width_and_crop', 'none'
+    )
+    config.data.flip = True  # mirror half of the images, left to right
+    config.data.channels_a = 3  # 1 (grey), 3 (RGB) or 4 (RGBA)
+    config.data.channels_b = 3
+    config.data.max_images = config_dict.placeholder(int)  # use the first so many of each domain
+    config.data.cache = (
+        4.0  # GiB of memory for decoded images; sets that need more are decoded anew
+    )
+    config.data.num_threads = 4  # that decode and crop; changes the speed, never the result
+    config.data.skip_corrupt = (
+        False  # leave out unreadable images, and list them, instead of stopping
+    )
+
+    config.generator = ConfigDict()
+    config.generator.kind = 'resnet'  # 'resnet', 'unet'
+    config.generator.width = 64  # channels of the first layer
+    config.generator.num_blocks = 9  # resnet: residual blocks; the paper has 6 at 128 px
+    config.generator.num_downs = 8  # unet: halvings; 8 for 256 px, 7 for 128 px
+    config.generator.upsample = 'transpose'  # resnet: 'transpose', 'nearest'
+    config.generator.dropout = 0.0  # share of features dropped while training
+
+    config.discriminator = ConfigDict()
+    config.discriminator.kind = 'patch'  # 'patch', 'huggan' (one stride more), 'pixel'
+    config.discriminator.width = 64  # channels of the first layer
+    config.discriminator.num_layers = 3  # strided blocks; 3 judge patches of 70x70 pixels
+
+    config.loss = ConfigDict()
+    config.loss.gan = 'lsgan'  # 'lsgan', 'vanilla' (cross-entropy), 'hinge'
+    config.loss.adversarial_weight = 1.0  # 0 trains without discriminators: only a control
+    config.loss.cycle_weight = 10.0  # of |b2a(a2b(a)) - a|, and the same for b
+    config.loss.identity_weight = 5.0  # of |b2a(a) - a|, and the same for b; 0 if channels differ
+
+    config.optimizer = ConfigDict()
+    config.optimizer.learning_rate = 2e-4
+    config.optimizer.b1 = 0.5  # Adam's
+    config.optimizer.b2 = 0.999
+
+    config.schedule = ConfigDict()
+    config.schedule.num_epochs = 200  # an epoch shows as many images as the larger domain has
+    config.schedule.decay_start_epoch = 100  # linear to almost 0 from here; num_epochs for constant
+
+    config.log_every = 100  # steps, as all that follow
+    config.sample_every = 1000
+    config.checkpoint_every = 5000
+    config.evaluate_every = 0  # 0: never
+    config.keep_checkpoints = 2  # the newest so many
+    config.allow_data_change = False  # resume although the data set is not the one of the start
+    return config

@@ -1,0 +1,202 @@
+"""Reading image files: one decoder with explicit rules, and the resize modes of the reference.
+
+Plain `Image.open(path).convert('RGB')` turns a 16-bit PNG white and a float TIFF black, shows the
+hidden colours under full transparency and ignores the camera's orientation, all without a word.
+"""
+
+import io
+import os
+import stat
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+MAX_PIXELS = 89_000_000  # where Pillow begins to warn of decompression bombs
+# The content decides, not the extension. Formats outside this list may run programs (EPS).
+FORMATS = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'PPM', 'GIF')
+MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
+RESIZE_MODES = ('resize_and_crop', 'crop', 'scale_width', 'scale_width_and_crop', 'none')
+EXIF_ORIENTATION = 0x0112
+
+PathOrBytes = str | os.PathLike | bytes
+
+_noted = set()
+
+
+class ImageError(ValueError):
+    """An image that can't be used. The message is one line, 'file: reason'."""
+
+    def __init__(self, name: str, reason: str):
+        super().__init__(f'{name}: {reason}')
+
+
+def decode(
+    source: PathOrBytes, channels: int = 3, max_pixels: int = MAX_PIXELS, name: str = ''
+) -> np.ndarray:
+    """Decodes a file, or the bytes of one, whatever its extension says.
+
+    Grey becomes colour by repetition, colour becomes grey by luma. Transparency is composited on
+    white, unless `channels` is 4. EXIF orientation is applied. Of an animation the first frame is
+    taken. 16-bit grey becomes 8-bit by rounding x / 257; of 16-bit colour Pillow itself keeps the
+    high byte, at most one level off. Rules that lose something are logged once.
+
+    Args:
+      source: a path or the encoded bytes.
+      channels: 1 (luma), 3 (RGB) or 4 (RGBA).
+      max_pixels: larger images are refused from their header, before decoding.
+      name: what errors call the image; the path where there is one.
+
+    Returns:
+      uint8 (height, width, channels).
+
+    Raises:
+      ImageError: not a readable image, or of a kind that has no agreed range (int32, float).
+    """
+    check_channels(channels)
+    name = name or _name(source)
+    with _open(source, name, max_pixels) as image:
+        if getattr(image, 'is_animated', False):
+            _note('of several frames or pages only the first is used', name)
+        return to_array(ImageOps.exif_transpose(image), channels, name)
+
+
+def read_size(source: PathOrBytes, max_pixels: int = MAX_PIXELS, name: str = '') -> tuple[int, int]:
+    """The (height, width) that `decode` would return, read from the header alone.
+
+    Raises:
+      ImageError: as `decode`, for what a header can tell.
+    """
+    with _open(source, name, max_pixels) as image:
+        width, height = image.size
+        # Pillow would decode a whole PNG in search of EXIF that follows the pixels.
+        exif = {} if image.format == 'PNG' and 'exif' not in image.info else image.getexif()
+        sideways = exif.get(EXIF_ORIENTATION, 1) in (5, 6, 7, 8)
+        return (width, height) if sideways else (height, width)
+
+
+def check_channels(channels: int, name: str = 'channels') -> None:
+    """Raises ValueError unless `decode` knows this number of channels."""
+    if channels not in MODES:
+        raise ValueError(f'{name} is {channels}, must be 1 (grey), 3 (RGB) or 4 (RGBA)')
+
+
+def to_array(image: Image.Image, channels: int, name: str = 'image') -> np.ndarray:
+    """A Pillow image as uint8 (height, width, channels), by the rules of `decode`."""
+    if image.mode in ('I', 'F'):
+        kind = {'I': '32-bit integer', 'F': 'floating point'}[image.mode]
+        raise ImageError(name, f'{kind} pixels have no agreed range, convert to 8 or 16 bits')
+    if image.mode.startswith('I;16'):
+        _note('16 bits are rounded to 8', name)
+        wide = np.asarray(image).astype(np.uint32)
+        image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
+    elif image.mode == 'CMYK':
+        _note('CMYK is converted to RGB without a colour profile', name)
+        image = image.convert('RGB')
+    elif image.has_transparency_data:
+        image = image.convert('RGBA')
+        if channels != 4:
+            _note('transparency is composited on white', name)
+            white = Image.new('RGBA', image.size, 'white')
+            image = Image.alpha_composite(white, image).convert('RGB')
+    array = np.array(image.convert(MODES[channels]))
+    return array.reshape(*array.shape[:2], channels)
+
+
+def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Bicubic and antialiased, as Pillow and hence the reference do it.
+
+    Args:
+      image: uint8 (height, width, channels).
+      size: the new (height, width).
+    """
+    if image.shape[:2] == tuple(size):
+        return image
+    channels = image.shape[2]
+    pillow = Image.fromarray(image[:, :, 0] if channels == 1 else image)
+    resized = np.array(pillow.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+    return resized.reshape(*size, channels)
+
+
+def resized_size(
+    mode: str, size: tuple[int, int], load_size: tuple[int, int], crop_size: tuple[int, int]
+) -> tuple[int, int]:
+    """The size that an image is resized to before any crop: `get_transform` of the reference.
+
+    Args:
+      mode: one of RESIZE_MODES. 'scale_width' keeps the aspect, but never gets lower than the
+        crop; 'none' rounds the sides to multiples of 4, which the generators need.
+      size, load_size, crop_size: (height, width); `size` is the image's own.
+    """
+    height, width = size
+    if mode == 'resize_and_crop':
+        return load_size
+    if mode in ('scale_width', 'scale_width_and_crop'):
+        return int(max(load_size[1] * height / width, crop_size[0])), load_size[1]
+    if mode == 'none':
+        return max(4, 4 * round(height / 4)), max(4, 4 * round(width / 4))
+    return size
+
+
+def crops(mode: str) -> bool:
+    """Whether a random crop of `crop_size` follows the resize."""
+    return mode.endswith('crop')
+
+
+def as_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
+    """A size given as int or (height, width) as the latter.
+
+    Raises:
+      ValueError: a side is not positive, or there are not two of them.
+    """
+    sides = tuple(size) if isinstance(size, Sequence) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
+        raise ValueError(f'{name} is {size}, must be a positive int or (height, width)')
+    return sides
+
+
+@contextmanager
+def _open(source: PathOrBytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """The image with only its header read. Every failure inside becomes an ImageError."""
+    name = name or _name(source)
+    try:
+        # Opening a named pipe would wait forever.
+        if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):
+            raise ImageError(name, 'not a regular file')
+        with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open('rb') as file:
+            try:
+                image = Image.open(file, formats=FORMATS)
+            except UnidentifiedImageError as error:
+                file.seek(0)
+                raise ImageError(name, _not_an_image(file.read(16))) from error
+            if image.width * image.height > max_pixels:
+                size = f'{image.width} x {image.height}'
+                raise ImageError(name, f'{size} pixels, over the limit of {max_pixels}')
+            yield image
+    except ImageError:
+        raise
+    except Exception as error:  # on broken input Pillow's decoders raise nearly anything
+        if isinstance(error, OSError) and error.strerror:
+            raise ImageError(name, error.strerror) from error
+        message = str(error).partition('\n')[0] or type(error).__name__
+        raise ImageError(name, f"can't be decoded ({message})") from error
+
+
+def _not_an_image(start: bytes) -> str:
+    if not start:
+        return 'empty file'
+    text = ' '.join(start.decode('ascii', 'backslashreplace').split())
+    return f'not an image (starts with "{text}")'
+
+
+def _note(rule: str, name: str) -> None:
+    if rule not in _noted:
+        _noted.add(rule)
+        logging.warning('%s: %s (said once)', name, rule)
+
+
+def _name(source: PathOrBytes) -> str:
+    return '<bytes>' if isinstance(source, bytes) else os.fspath(source)

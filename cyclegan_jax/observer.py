@@ -1,0 +1,170 @@
+"""What a run shows of itself: log lines, sample grids, scores against a known truth."""
+
+import contextlib
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.sharding import Mesh
+
+from cyclegan_jax import metrics, sharding, visuals
+from cyclegan_jax.data import Dataset
+from cyclegan_jax.evaluation import paired
+from cyclegan_jax.networks import Networks
+from cyclegan_jax.train_step import to_float, to_uint8
+
+Array = jax.Array
+
+_SAMPLES = 6  # columns of a sample grid
+_CHUNK = 8  # images translated in one call while evaluating
+
+
+class Stopwatch:
+    """Wall time of the training itself, and the part of it that was spent waiting for input."""
+
+    def __init__(self):
+        self.restart()
+
+    def restart(self) -> None:
+        self._began = time.perf_counter()
+        self._paused = self._waited = 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._waited += time.perf_counter() - began
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        began = time.perf_counter()
+        yield
+        self._paused += time.perf_counter() - began
+
+    def read(self) -> tuple[float, float]:
+        """Seconds since the last restart, pauses left out, and the share of them in waiting."""
+        seconds = time.perf_counter() - self._began - self._paused
+        return seconds, self._waited / seconds
+
+
+class Observer:
+    """Shows the state of a run, on the console and in the workdir.
+
+    Every process must call it, since the networks run on all devices; only those whose writer and
+    progress are active write anything.
+    """
+
+    def __init__(
+        self,
+        workdir: Path,
+        mesh: Mesh,
+        dataset: Dataset,
+        networks: Networks,
+        domains: Mapping[str, str],
+        writer: metrics.MetricWriter,
+        progress: metrics.Progress,
+    ):
+        self._workdir, self._dataset, self._domains = workdir, dataset, domains
+        self._writer, self._progress = writer, progress
+        self._everywhere = sharding.replicated(mesh)
+        samples = dataset.test(_SAMPLES)
+        columns = min(len(images) for images in samples.values())
+        self._samples = {domain: images[:columns] for domain, images in samples.items()}
+
+        def translator(network):
+            def translate(params, images):
+                return to_uint8(network.apply({'params': params}, to_float(images)))
+
+            return jax.jit(translate, out_shardings=self._everywhere)
+
+        self._networks = {name: translator(n) for name, n in networks.generators.items()}
+
+    def log(
+        self,
+        step: int,
+        window: Sequence[Mapping[str, Array]],
+        stopwatch: Stopwatch,
+        *,
+        learning_rate: float,
+        batch_size: int,
+        steps_per_epoch: int,
+        num_epochs: int,
+        total_steps: int,
+    ) -> None:
+        """One line, and one record, for the steps since the last."""
+        scalars = metrics.average(window)
+        seconds, input_share = stopwatch.read()
+        images_per_second = batch_size * len(window) / seconds
+        line = metrics.format_line(
+            scalars,
+            step=step,
+            total_steps=total_steps,
+            epoch=-(-step // steps_per_epoch),
+            num_epochs=num_epochs,
+            learning_rate=learning_rate,
+            images_per_second=images_per_second,
+            input_share=input_share,
+            seconds_left=(total_steps - step) * seconds / len(window),
+        )
+        self._progress.log(line)
+        scalars |= {
+            'epoch': step / steps_per_epoch,
+            'learning_rate': learning_rate,
+            'images_per_second': images_per_second,
+            'input_share': input_share,
+            **metrics.peak_memory(),
+        }
+        self._writer.scalars(step, scalars)
+        stopwatch.restart()
+
+    def sample(self, step: int, generators: Mapping) -> None:
+        """Draws the fixed test images, their translations, and what comes back of them."""
+        real_a, real_b = self._samples['a'], self._samples['b']
+        fake_b = self._translate(generators, 'a2b', real_a, 1)
+        fake_a = self._translate(generators, 'b2a', real_b, 1)
+        a, b = self._domains['a'], self._domains['b']
+        rows = [
+            (a, real_a),
+            (f'{a} to {b}', fake_b),
+            (f'back to {a}', self._translate(generators, 'b2a', fake_b, 1)),
+            (b, real_b),
+            (f'{b} to {a}', fake_a),
+            (f'back to {b}', self._translate(generators, 'a2b', fake_a, 1)),
+        ]
+        if jax.process_index() == 0:
+            grid = visuals.grid(rows)
+            folder = self._workdir / 'samples'
+            metrics.attempt(folder, visuals.save_png, folder / f'step_{step}.png', grid)
+            metrics.attempt(folder, visuals.write_gallery, self._workdir, f'{a} and {b}')
+            self._writer.images(step, {'samples': grid})
+
+    def evaluate(self, step: int, generators: Mapping) -> None:
+        """PSNR and SSIM of the translated test images against their truth."""
+        test = self._dataset.test()
+        scalars, line = {}, f'step {step}'
+        for source, target in ('ab', 'ba'):
+            direction = f'{source}2{target}'
+            output = self._translate(generators, direction, test[source], _CHUNK)
+            line += f'  {direction}:'
+            for name, score in (('psnr', paired.psnr), ('ssim', paired.ssim)):
+                value = float(np.mean(score(output, test[target])))
+                before = float(np.mean(score(test[source], test[target])))
+                scalars[f'evaluation/{name}/{direction}'] = value
+                scalars[f'evaluation/{name}/{direction}_untranslated'] = before
+                unit = ' dB' if name == 'psnr' else ''
+                line += f' {name.upper()} {value:.3g}{unit} (untranslated {before:.3g})'
+        self._progress.log(line)
+        self._writer.scalars(step, scalars)
+
+    def _translate(
+        self, generators: Mapping, direction: str, images: np.ndarray, chunk: int
+    ) -> np.ndarray:
+        """uint8 (n, h, w, c) to uint8, `chunk` images at a time."""
+        network, params = self._networks[direction], generators[direction]
+        outputs = [
+            network(params, jax.device_put(images[i : i + chunk], self._everywhere))
+            for i in range(0, len(images), chunk)
+        ]
+        return np.concatenate(jax.device_get(outputs))

@@ -1,0 +1,240 @@
+"""Pictures of a run for people: labelled sample grids, and a page that shows their history."""
+
+import html
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from string import Template
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from cyclegan_jax.metrics import read_metrics
+
+_INK, _PAPER = (40, 40, 40), (255, 255, 255)
+
+
+def to_uint8(images: np.ndarray) -> np.ndarray:
+    """Floats in [-1, 1] to the nearest uint8 in [0, 255]; values beyond are clipped."""
+    return np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
+
+
+def grid(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
+    """One picture: a row of images for each label, the label on its left.
+
+    Args:
+      rows: (label, uint8 (n, h, w, c)), n, h and w the same in all rows. One channel is shown grey,
+        four as RGBA on white, any other number by the first three (of two, the first). Pillow's own
+        font writes the labels; it has Latin letters, and no arrows.
+
+    Returns:
+      uint8 (height, width, 3).
+
+    Raises:
+      ValueError: no rows, or images that are not uint8 or not of one size.
+    """
+    if not rows:
+        raise ValueError('grid got no rows; it wants (label, images) for at least one')
+    n, h, w = rows[0][1].shape[:3]
+    for label, images in rows:
+        if images.dtype != np.uint8 or images.ndim != 4 or images.shape[:3] != (n, h, w):
+            raise ValueError(
+                f'row {label!r} is {images.dtype} {images.shape}; '
+                f'grid wants uint8 ({n}, {h}, {w}, channels) as in its first row'
+            )
+
+    font = ImageFont.load_default(max(12, h // 10))  # readable where the grid is scaled to a page
+    gap = max(2, h // 64)
+    margin = 4 * gap
+    label_width = math.ceil(max(font.getlength(label) for label, _ in rows))
+    left = 2 * margin + label_width
+    size = (left + n * (w + gap) - gap + margin, 2 * margin + len(rows) * (h + gap) - gap)
+    picture = Image.new('RGB', size, _PAPER)
+    draw = ImageDraw.Draw(picture)
+    for i, (label, images) in enumerate(rows):
+        top = margin + i * (h + gap)
+        draw.text((margin, top + h / 2), label, fill=_INK, font=font, anchor='lm')
+        for j, image in enumerate(_rgb(images)):
+            picture.paste(Image.fromarray(image), (left + j * (w + gap), top))
+    return np.asarray(picture)
+
+
+def _rgb(images: np.ndarray) -> np.ndarray:
+    channels = images.shape[-1]
+    if channels == 4:
+        alpha = images[..., 3:] / 255
+        return np.rint(images[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    if channels < 3:
+        return np.repeat(images[..., :1], 3, axis=-1)
+    return images[..., :3]
+
+
+def save_png(path: str | Path, image: np.ndarray) -> None:
+    """Writes uint8 (h, w, 3) to `path`, whole or not at all. Makes missing folders."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = path.with_suffix('.tmp')
+    Image.fromarray(image).save(unfinished, format='PNG')
+    unfinished.replace(path)
+
+
+def write_gallery(workdir: str | Path, title: str) -> Path:
+    """Writes `samples/index.html`: every `samples/step_<step>.png`, and curves of `metrics.jsonl`.
+
+    The page needs nothing but its folder: no server, no network. Call it after each new sample.
+
+    Returns:
+      The page's path.
+    """
+    samples = Path(workdir) / 'samples'
+    samples.mkdir(parents=True, exist_ok=True)
+    found = (re.fullmatch(r'step_(\d+)\.png', path.name) for path in samples.iterdir())
+    files = {int(match[1]): match[0] for match in found if match}
+    page = _PAGE.substitute(
+        title=html.escape(title),
+        history='\n'.join(
+            f'<a href="{file}" class="sample"><img src="{file}" loading="lazy" '
+            f'alt="samples at step {step}">step {step:,}</a>'
+            for step, file in sorted(files.items(), reverse=True)
+        ),
+        charts='\n'.join(_charts(read_metrics(workdir))),
+    )
+    path = samples / 'index.html'
+    unfinished = path.with_suffix('.tmp')
+    unfinished.write_text(page, encoding='utf-8')
+    unfinished.replace(path)
+    return path
+
+
+Curve = Sequence[tuple[int, float]]  # (step, value)
+
+_POINTS = 300  # of a curve at most; a small chart has no pixels for more
+_WIDTH, _HEIGHT = 360, 192
+_LEFT, _RIGHT, _TOP, _BOTTOM = 52, 336, 8, 164  # the plot inside the chart
+_COLORS = ('#4269d0', '#ff725c', '#3ca951', '#efb118', '#a463f2', '#38b2ac', '#ff8ab7', '#9c6b4e')
+
+
+def _charts(records: Iterable[Mapping[str, float | None]]) -> Iterable[str]:
+    """One chart for each group of names (the part before the last '/'), scores and losses first."""
+    groups = {}
+    for record in records:
+        for name, value in record.items():
+            if name != 'step' and value is not None:
+                group, _, term = name.rpartition('/')
+                curves = groups.setdefault(group or name, {})
+                # A dictionary, so that a step that was written twice counts once.
+                curves.setdefault(term, {})[record['step']] = value
+    first = ('evaluation', 'generator', 'discriminator')
+    for group in sorted(groups, key=lambda g: [*(not g.startswith(name) for name in first), g]):
+        yield _chart(group, {n: sorted(c.items()) for n, c in sorted(groups[group].items())})
+
+
+def _chart(title: str, curves: Mapping[str, Curve]) -> str:
+    curves = {name: _downsample(curve) for name, curve in curves.items()}
+    points = np.array([point for curve in curves.values() for point in curve])
+    x_ticks, y_ticks = (_ticks(values.min(), values.max()) for values in points.T)
+
+    def x(step):
+        return _LEFT + (step - x_ticks[0]) / (x_ticks[-1] - x_ticks[0]) * (_RIGHT - _LEFT)
+
+    def y(value):
+        return _BOTTOM - (value - y_ticks[0]) / (y_ticks[-1] - y_ticks[0]) * (_BOTTOM - _TOP)
+
+    svg = [f'<svg viewBox="0 0 {_WIDTH} {_HEIGHT}" role="img" aria-label="{html.escape(title)}">']
+    for tick in y_ticks:
+        svg.append(f'<path class="rule" d="M{_LEFT} {y(tick):.1f}H{_RIGHT}"/>')
+        svg.append(f'<text class="y" x="{_LEFT - 6}" y="{y(tick) + 3:.1f}">{tick:,.6g}</text>')
+    for tick in x_ticks:
+        svg.append(f'<text class="x" x="{x(tick):.1f}" y="{_BOTTOM + 14}">{tick:,.6g}</text>')
+    legend = []
+    for i, (name, curve) in enumerate(curves.items()):
+        color = _COLORS[i % len(_COLORS)]
+        # The first point twice: a curve of one point is then a dot.
+        line = ' '.join(f'{x(step):.1f},{y(value):.1f}' for step, value in [curve[0], *curve])
+        svg.append(f'<polyline stroke="{color}" points="{line}"/>')
+        legend.append(
+            f'<span><i style="background:{color}"></i>{html.escape(name)} {curve[-1][1]:.4g}</span>'
+        )
+    svg.append(f'<text class="x" x="{(_LEFT + _RIGHT) / 2}" y="{_HEIGHT - 3}">step</text></svg>')
+    return f'<figure><h3>{html.escape(title)}</h3>{"".join(svg)}<p>{" ".join(legend)}</p></figure>'
+
+
+def _downsample(curve: Curve) -> Curve:
+    """At most `_POINTS` points, each the mean of a run of neighbours."""
+    edges = np.linspace(0, len(curve), min(len(curve), _POINTS) + 1).astype(int)
+    return [tuple(np.mean(curve[i:j], axis=0)) for i, j in pairwise(edges)]
+
+
+def _ticks(low: float, high: float) -> np.ndarray:
+    """Evenly spaced round numbers, two to nine, whose range holds [low, high]."""
+    span = high - low or abs(high) or 1
+    power = 10.0 ** math.floor(math.log10(span / 3))
+    unit = max(m * power for m in (1, 2, 5) if m * power <= span / 3)
+    first, last = math.floor(low / unit), math.ceil(high / unit)
+    return unit * np.arange(first, max(last, first + 1) + 1)
+
+
+_PAGE = Template("""<!doctype html>
+<html lang="en">
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width">
+<meta name="color-scheme" content="light dark">
+<title>$title</title>
+<style>
+  :root { --ink: #222; --quiet: #777; --line: #e4e4e4; --page: #fafafa; --card: #fff }
+  @media (prefers-color-scheme: dark) {
+    :root { --ink: #ddd; --quiet: #999; --line: #383838; --page: #161616; --card: #202020 }
+  }
+  body { margin: 2.5rem auto; max-width: 76rem; padding: 0 1.5rem; background: var(--page);
+         color: var(--ink); font: 15px/1.5 system-ui, sans-serif }
+  h1 { margin: 0 0 1.5rem; font-size: 1.6rem; font-weight: 600 }
+  h2 { margin: 3rem 0 1rem; font-size: 1.1rem; font-weight: 600 }
+  h3 { margin: 0 0 .5rem; font-size: .9rem; font-weight: 600 }
+  h2:has(+ .tiles:empty) { display: none }
+  figure, a { margin: 0; padding: 1rem; background: var(--card); border: 1px solid var(--line);
+              border-radius: 8px; box-sizing: border-box }
+  img { display: block; max-width: 100%; border-radius: 4px }
+  #viewer img { margin: auto; max-height: 75vh }
+  #viewer label { display: flex; gap: 1rem; align-items: center; margin-bottom: 1rem }
+  #viewer input { flex: 1 }
+  output { min-width: 8rem; font-variant-numeric: tabular-nums }
+  .tiles { display: grid; gap: 1rem; grid-template-columns: repeat(auto-fill, minmax(21rem, 1fr)) }
+  .small { grid-template-columns: repeat(auto-fill, minmax(12rem, 1fr)) }
+  .tiles a { padding: .6rem; color: var(--quiet); text-decoration: none; font-size: .85rem }
+  .tiles a img { margin-bottom: .4rem }
+  .tiles p { margin: .5rem 0 0; font-size: .8rem; font-variant-numeric: tabular-nums }
+  .tiles span { display: inline-block; margin-right: .9rem }
+  .tiles i { display: inline-block; width: .8rem; height: 3px; margin-right: .35rem;
+             vertical-align: middle; border-radius: 2px }
+  svg { display: block; width: 100% }
+  svg text { fill: var(--quiet); font-size: 10px }
+  .x { text-anchor: middle }
+  .y { text-anchor: end }
+  .rule { stroke: var(--line) }
+  polyline { fill: none; stroke-width: 1.5; stroke-linejoin: round; stroke-linecap: round }
+</style>
+<h1>$title</h1>
+<figure id="viewer" hidden>
+  <label><output></output><input type="range" min="0" aria-label="step"></label>
+  <img alt="samples at the chosen step">
+</figure>
+<h2>Curves</h2>
+<div class="tiles">$charts</div>
+<h2>All samples, newest first</h2>
+<div class="tiles small">$history</div>
+<script>
+  // The slider walks through the samples listed above, oldest to newest.
+  const samples = [...document.querySelectorAll('a.sample')].reverse();
+  const viewer = document.getElementById('viewer');
+  const slider = viewer.querySelector('input');
+  slider.max = slider.value = samples.length - 1;
+  slider.oninput = () => {
+    const sample = samples[slider.value];
+    viewer.querySelector('img').src = sample.href;
+    viewer.querySelector('output').value = sample.textContent;
+  };
+  if (samples.length) { viewer.hidden = false; slider.oninput() }
+</script>
+""")

@@ -1,0 +1,43 @@
+"""Trains a CycleGAN: python main.py --config=configs/synthetic.py --workdir=runs/synthetic
+
+The same command, run again, continues where the run stopped. Every field of configs/default.py can
+be changed: --config.batch_size=4.
+"""
+
+import sys
+
+from absl import app, flags
+from ml_collections import config_flags
+
+_CONFIG = config_flags.DEFINE_config_file(
+    'config', None, 'What to train: a file of configs/.', lock_config=True
+)
+_WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; made if it is not there.')
+_MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other processes of a pod or cluster.')
+flags.mark_flags_as_required(['config', 'workdir'])
+
+
+def parse_flags(argv: list[str]) -> list[str]:
+    """absl's parser, with a mistake in a config's file or field told in one line."""
+    try:
+        rest = app.parse_flags_with_usage(argv)
+        _CONFIG.value.to_dict()  # a file that cannot be read fails only when it is used
+    except AttributeError as error:  # ml_collections wraps the KeyError that has the suggestion
+        what = str(getattr(error.args[0], 'args', error.args)[0]).replace('\n', '. ')
+        sys.exit(f'error: configs/default.py, which lists all fields, has no {what}')
+    except (OSError, TypeError, ValueError) as error:
+        sys.exit(f'error: --config: {" ".join(str(error).split())}')
+    if len(rest) > 1:
+        sys.exit(f'error: unknown argument {rest[1]!r}; a field is set as --config.field=value')
+    return rest
+
+
+def main(_: list[str]) -> int:
+    # Imported here, so that --help and a mistyped flag are answered at once.
+    from cyclegan_jax import train
+
+    return train.main(_CONFIG.value, _WORKDIR.value, multihost=_MULTIHOST.value)
+
+
+if __name__ == '__main__':
+    app.run(main, flags_parser=parse_flags)

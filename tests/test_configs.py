@@ -1,0 +1,145 @@
+"""Every config loads, every field is used, and a slip of the pen is told in one line."""
+
+import ast
+import importlib
+import pkgutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from ml_collections import ConfigDict
+
+import configs
+from cyclegan_jax import checks, train_state
+from cyclegan_jax.data.loading import load
+from cyclegan_jax.networks import make_discriminator, make_generator
+from cyclegan_jax.train_step import make_train_step
+
+ROOT = Path(__file__).parents[1]
+NAMES = sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
+
+
+def get(name: str) -> ConfigDict:
+    return importlib.import_module(f'configs.{name}').get_config()
+
+
+def main(*arguments: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, 'main.py', *arguments]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_config_is_sound_and_adds_no_field(name):
+    config = get(name)
+    checks.check_config(config)
+    assert set(config.to_dict()) == set(get('default').to_dict())
+
+
+@pytest.mark.parametrize('name', NAMES)
+def test_config_opens_with_its_command(name):
+    first_lines = importlib.import_module(f'configs.{name}').__doc__
+    assert f'python main.py --config=configs/{name}.py' in first_lines
+
+
+def test_the_published_setups_are_what_their_documents_say():
+    sim2real, nft, anime = get('sim2real'), get('nft'), get('anime')
+    assert (sim2real.data.crop_size, sim2real.batch_size) == (512, 8)
+    assert sim2real.data.name == 'huggan/sim2real_gta5_to_cityscapes'
+    assert sim2real.schedule.decay_start_epoch == 100 and nft.schedule.decay_start_epoch == 80
+    assert (nft.data.crop_size, nft.batch_size) == (256, 8)
+    assert sim2real.generator.upsample == nft.generator.upsample == 'nearest'
+    assert (anime.generator.kind, anime.loss.gan, anime.pool_size) == ('unet', 'vanilla', 0)
+    assert anime.schedule.decay_start_epoch == anime.schedule.num_epochs, 'a constant rate'
+    for name in NAMES:
+        if name != 'synthetic':
+            config = get(name)
+            assert (config.loss.cycle_weight, config.loss.identity_weight) == (10, 5)
+            assert (config.optimizer.learning_rate, config.optimizer.b1) == (2e-4, 0.5)
+            assert config.schedule.num_epochs == 200
+
+
+def test_nft_takes_its_collections_by_argument():
+    module = importlib.import_module('configs.nft')
+    config = module.get_config('apes__2__punks')
+    assert (config.data.name, config.data.name_b) == ('huggingnft/apes', 'huggingnft/punks')
+    with pytest.raises(ValueError, match='A__2__B'):
+        module.get_config('apes')
+
+
+def test_every_field_is_read_somewhere():
+    """Sub-dicts are keyword arguments; other fields are attributes of `config` in some module."""
+    config = get('default').to_dict()
+    keywords = {
+        'data': load,
+        'generator': make_generator,
+        'discriminator': make_discriminator,
+        'loss': make_train_step,
+        'schedule': train_state.learning_rate_schedule,
+    }
+    for name, function in keywords.items():
+        taken = set(function.__code__.co_varnames[: _arguments(function)])
+        assert set(config.pop(name)) <= taken, f'{function.__name__} does not take them all'
+    read = set()
+    for path in (ROOT / 'cyclegan_jax').glob('*.py'):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Attribute):
+                read.add(node.attr)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                read.add(node.value)
+    assert set(config.pop('optimizer')) <= read
+    assert set(config) <= read
+
+
+def _arguments(function) -> int:
+    return function.__code__.co_argcount + function.__code__.co_kwonlyargcount
+
+
+@pytest.mark.parametrize(
+    ('field', 'value', 'said'),
+    [
+        ('batch_size', 0, 'batch_size is 0; it must be at least 1'),
+        ('log_every', 0, 'log_every is 0'),
+        ('pool_size', -1, 'pool_size is -1'),
+        ('max_steps', 0, 'max_steps is 0'),
+        ('schedule.decay_start_epoch', 300, 'past the last epoch, schedule.num_epochs = 200'),
+        ('optimizer.learning_rate', 0.0, 'optimizer.learning_rate is 0.0'),
+        ('optimizer.learning_rate', float('nan'), 'must be a positive number'),
+        ('optimizer.b1', 1.0, 'optimizer.b1 is 1.0'),
+    ],
+)
+def test_values_out_of_range_are_refused(field, value, said):
+    config = get('default')
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError) as error:
+        checks.check_config(config)
+    assert said in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ('argument', 'said'),
+    [
+        ('--config.generator.widht=3', 'Did you mean "width"'),
+        ('--config.generator.zzz=3', "has no 'zzz'"),
+        ('--config.batch_size=many', "invalid literal for int() with base 10: 'many'"),
+        ('--workdri=x', 'Did you mean: workdir'),
+        ('stray', "unknown argument 'stray'"),
+    ],
+)
+def test_slips_on_the_command_line_are_told_without_a_traceback(argument, said, tmp_path):
+    result = main('--config=configs/synthetic.py', f'--workdir={tmp_path}', argument)
+    assert result.returncode == 1
+    assert said in result.stderr and 'Traceback' not in result.stderr
+
+
+def test_a_config_that_is_not_there_is_named(tmp_path):
+    result = main('--config=configs/nope.py', f'--workdir={tmp_path}')
+    assert result.returncode == 1
+    assert 'configs/nope.py' in result.stderr and 'Traceback' not in result.stderr
+
+
+def test_help_comes_at_once():
+    began = time.perf_counter()
+    result = main('--help')
+    assert '--workdir' in result.stdout and time.perf_counter() - began < 2

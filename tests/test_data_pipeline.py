@@ -1,0 +1,370 @@
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from cyclegan_jax import data
+from cyclegan_jax.data import synthetic
+
+# Eight images per domain; the red channel of a is 10 i, of b 100 + 10 i: it tells which they are.
+STARTS = {'trainA': 0, 'trainB': 100, 'testA': 5, 'testB': 105}
+
+
+@pytest.fixture
+def root(tmp_path):
+    for split, start in STARTS.items():
+        for i in range(8 if split.startswith('train') else 2):
+            write(tmp_path / split / f'{i}.png', start + 10 * i)
+    return tmp_path
+
+
+def write(path, red, size=(16, 16)):
+    path.parent.mkdir(exist_ok=True)
+    picture = np.zeros((*size, 3), np.uint8)
+    picture[..., 0] = red
+    # Green and blue tell the place, so that a crop and a flip can be read from the picture.
+    picture[..., 1], picture[..., 2] = np.indices(size)
+    Image.fromarray(picture).save(path)
+
+
+def load(path, **options):
+    options = {'resize': 'crop', 'crop_size': 8, 'seed': 0, 'batch_size': 1} | options
+    return data.load(path=str(path), **options)
+
+
+def take(dataset, count, start=0):
+    iterator = dataset.batches()
+    iterator.set_state({'next_index': start})
+    batches = [next(iterator) for _ in range(count)]
+    iterator.close()
+    return {d: np.stack([batch[d] for batch in batches]) for d in 'ab'}
+
+
+def numbers(batches):
+    """Which image each element is, in order."""
+    return batches[..., 0, 0, 0].ravel().tolist()
+
+
+def assert_equal(first, second):
+    for domain in 'ab':
+        np.testing.assert_array_equal(first[domain], second[domain])
+
+
+def test_each_epoch_shows_every_image_once_in_a_new_order(root):
+    (root / 'trainB' / '7.png').unlink()  # lengths 8 and 7: epochs of their own
+    dataset = load(root)
+    assert dataset.lengths == {'a': 8, 'b': 7}
+    assert dataset.epoch_length == 8
+    seen = take(dataset, 56)
+    a = np.reshape(numbers(seen['a']), (7, 8))
+    b = np.reshape(numbers(seen['b']), (8, 7))
+    for epochs, start, length in ((a, 0, 8), (b, 100, 7)):
+        for epoch in epochs:
+            assert sorted(epoch) == [start + 10 * i for i in range(length)]
+        assert len({tuple(epoch) for epoch in epochs}) > 5
+
+
+def test_domains_are_shuffled_and_cropped_independently(root):
+    seen = take(load(root), 64)
+    a, b = numbers(seen['a']), numbers(seen['b'])
+    assert np.mean(np.array(a) == np.array(b) - 100) < 0.5
+    # Nor may b be a with a delay of whole epochs: grain adds the epoch to its seed.
+    epochs_a, epochs_b = np.reshape(a, (8, 8)), np.reshape(b, (8, 8)) - 100
+    for delay in range(1, 4):
+        assert (epochs_a[delay:] != epochs_b[:-delay]).any()
+        assert (epochs_b[delay:] != epochs_a[:-delay]).any()
+    assert (seen['a'][..., 1:] != seen['b'][..., 1:]).any(axis=(1, 2, 3, 4)).mean() > 0.9
+
+
+def test_crops_and_flips_are_uniform(root):
+    seen = take(load(root), 160)['a'][:, 0]
+    flipped = seen[:, 0, 0, 2] > seen[:, 0, -1, 2]
+    assert 0.35 < flipped.mean() < 0.65
+    top, left = seen[..., 1].min(axis=(1, 2)), seen[..., 2].min(axis=(1, 2))
+    for corner in (top, left):
+        assert set(corner) == set(range(9))  # 16 - 8 + 1 places
+    assert not np.array_equal(top, left)
+    # Every picture is a window of the stored one, mirrored or not.
+    rows, columns = np.indices((8, 8))
+    for picture, y, x, mirrored in zip(seen, top, left, flipped, strict=True):
+        np.testing.assert_array_equal(picture[..., 1], rows + y)
+        np.testing.assert_array_equal(
+            picture[..., 2], (columns[:, ::-1] if mirrored else columns) + x
+        )
+    unflipped = take(load(root, flip=False), 20)['a'][:, 0]
+    assert (unflipped[:, 0, 0, 2] < unflipped[:, 0, -1, 2]).all()
+
+
+def test_the_seed_decides(root):
+    assert_equal(take(load(root, seed=3), 20), take(load(root, seed=3), 20))
+    assert numbers(take(load(root, seed=3), 20)['a']) != numbers(take(load(root, seed=4), 20)['a'])
+
+
+@pytest.mark.parametrize('options', [{'num_threads': 0}, {'num_threads': 7}, {'cache': 0}])
+def test_threads_and_cache_change_nothing(root, options):
+    expected = take(load(root, batch_size=2), 12)
+    assert_equal(take(load(root, batch_size=2, **options), 12), expected)
+
+
+@pytest.mark.parametrize('num_threads', [0, 4])
+def test_the_state_is_the_number_of_batches_taken(root, num_threads):
+    dataset = load(root, batch_size=2, num_threads=num_threads)
+    expected = take(dataset, 8)
+    iterator = dataset.batches()
+    states = []
+    for _ in range(8):
+        states.append(json.loads(json.dumps(iterator.get_state())))
+        next(iterator)
+    iterator.close()
+    for t in (0, 1, 5):
+        resumed = load(root, batch_size=2, num_threads=num_threads).batches()
+        next(resumed)
+        resumed.set_state(states[t])
+        for batch in range(t, 8):
+            assert_equal(next(resumed), {d: expected[d][batch] for d in 'ab'})
+        resumed.close()
+
+
+@pytest.mark.parametrize('process_count', [2, 4])
+def test_processes_get_consecutive_slices_of_one_global_batch(root, process_count):
+    expected = take(load(root, batch_size=4), 6)
+    parts = [
+        take(load(root, batch_size=4, process_index=i, process_count=process_count), 6)
+        for i in range(process_count)
+    ]
+    assert parts[0]['a'].shape[1] == 4 // process_count
+    assert_equal({d: np.concatenate([p[d] for p in parts], axis=1) for d in 'ab'}, expected)
+    with pytest.raises(ValueError, match='batch_size is 3, must be a multiple of the 2 processes'):
+        load(root, batch_size=3, process_count=2)
+
+
+def test_test_images_are_not_augmented(root):
+    dataset = load(root)
+    assert not dataset.test_split_missing
+    assert dataset.test_names == {
+        d: [str(root / f'test{d.upper()}' / f'{i}.png') for i in range(2)] for d in 'ab'
+    }
+    test = dataset.test()
+    assert numbers(test['a']) == [5, 15] and numbers(test['b']) == [105, 115]
+    assert (test['a'][0, 0, 0, 1:] == 4).all()  # the centre crop
+    assert dataset.test(1)['b'].shape == (1, 8, 8, 3)
+    assert not dataset.paired and dataset.test_labels() is None
+
+
+def test_test_images_are_resized_straight_to_the_crop_size(root):
+    dataset = load(root, resize='resize_and_crop', load_size=(12, 10), crop_size=(8, 6))
+    expected = data.resize(data.decode(root / 'testA' / '0.png'), (8, 6))
+    np.testing.assert_array_equal(dataset.test()['a'][0], expected)
+    assert dataset.image_size == (8, 6)
+    assert next(dataset.batches())['a'].shape == (1, 8, 6, 3)
+
+
+@pytest.mark.parametrize('split', ['', 'nowhere'])
+def test_training_images_stand_in_for_missing_test_images(root, split):
+    dataset = load(root, test_split_b=split, max_images=3, resize='resize_and_crop', load_size=12)
+    assert dataset.test_split_missing
+    test = dataset.test()
+    assert numbers(test['a']) == [5, 15] and numbers(test['b']) == [100, 110, 120]
+    # Uncut, as any test image.
+    expected = data.resize(data.decode(root / 'trainB' / '0.png'), (8, 8))
+    np.testing.assert_array_equal(test['b'][0], expected)
+
+
+def test_channels_may_differ(root):
+    dataset = load(root, channels_a=1, channels_b=4)
+    batch = next(dataset.batches())
+    assert (batch['a'].shape, batch['b'].shape) == ((1, 8, 8, 1), (1, 8, 8, 4))
+    assert dataset.channels == {'a': 1, 'b': 4}
+    assert dataset.test()['a'].shape == (2, 8, 8, 1)
+
+
+def test_max_images_takes_the_first(root):
+    dataset = load(root, max_images=3)
+    assert dataset.lengths == {'a': 3, 'b': 3}
+    assert set(numbers(take(dataset, 9)['a'])) == {0, 10, 20}
+
+
+def test_a_single_image_is_enough(root):
+    assert numbers(take(load(root, max_images=1), 4)['b']) == [100] * 4
+
+
+def test_fingerprint_notices_training_images_only(root):
+    def fingerprint(**options):
+        return load(root, **options).fingerprint
+
+    first = fingerprint()
+    assert first == fingerprint(seed=5, cache=0)
+    assert first != fingerprint(max_images=4)
+    write(root / 'testA' / 'new.png', 0)
+    assert first == fingerprint()
+    write(root / 'trainB' / 'new.png', 0)
+    assert first != fingerprint()
+
+
+@pytest.mark.parametrize('resize', ['none', 'scale_width'])
+def test_without_a_crop_all_images_need_one_size(root, resize):
+    options = {'resize': resize, 'load_size': 12, 'crop_size': 4}
+    dataset = load(root, **options)
+    assert dataset.image_size == ((16, 16) if resize == 'none' else (12, 12))
+    assert next(dataset.batches())['a'].shape == (1, *dataset.image_size, 3)
+    write(root / 'testB' / 'other.png', 0, (32, 24))
+    message = rf"resize='{resize}' .*trainA/0\.png becomes .*testB/other\.png becomes .*_and_crop'"
+    with pytest.raises(ValueError, match=message) as caught:
+        load(root, **options)
+    assert '\n' not in str(caught.value)
+
+
+def test_scale_width_and_crop_keeps_the_aspect(root):
+    for split in STARTS:
+        write(root / split / 'wide.png', 1, (16, 32))
+    dataset = load(root, resize='scale_width_and_crop', load_size=24, crop_size=8)
+    assert {i.shape for i in dataset.train['a']} == {(24, 24, 3), (12, 24, 3)}
+    assert {i.shape for i in dataset.tests['a']} == {(8, 8, 3)}
+    assert next(dataset.batches())['a'].shape == (1, 8, 8, 3)
+
+
+def spoil(root):
+    whole = (root / 'trainA' / '2.png').read_bytes()
+    (root / 'trainA' / '2.png').write_bytes(whole[:-30])  # the header is intact
+    (root / 'trainB' / '0.png').write_bytes(b'<html>')
+    write(root / 'testA' / '1.png', 0, (7, 16))
+
+
+@pytest.mark.parametrize('cache', [4.0, 0])
+def test_all_unusable_images_are_named_at_once(root, cache):
+    spoil(root)
+    with pytest.raises(ValueError) as caught:
+        load(root, cache=cache)
+    message = str(caught.value)
+    assert '\n' not in message and 'data.skip_corrupt=True' in message
+    assert 'trainB/0.png: not an image (starts with "<html>")' in message
+    assert 'testA/1.png: 7 x 16 is smaller than data.crop_size 8 x 8' in message
+    # Without the cache only the headers are read.
+    assert ('trainA/2.png' in message) == bool(cache)
+    assert message.startswith('3 of 20' if cache else '2 of 20')
+
+
+def test_of_many_unusable_images_five_are_named(root):
+    for i in range(8):
+        (root / 'trainA' / f'{i}.png').write_bytes(b'')
+    with pytest.raises(ValueError, match=r'8 of 20 .*empty file; and 3 more') as caught:
+        load(root)
+    assert str(caught.value).count('empty file') == 5
+
+
+@pytest.mark.parametrize('cache', [4.0, 0])
+def test_skip_corrupt_drops_and_lists(root, cache):
+    spoil(root)
+    dataset = load(root, cache=cache, skip_corrupt=True)
+    assert dataset.lengths == {'a': 7, 'b': 7}
+    listed = sorted(line.removeprefix(str(root)).split(':')[0] for line in dataset.skipped)
+    assert listed == ['/testA/1.png', '/trainA/2.png', '/trainB/0.png']
+    assert sorted(numbers(take(dataset, 7)['a'])) == [0, 10, 30, 40, 50, 60, 70]
+    assert numbers(dataset.test()['a']) == [5]
+    assert load(root, skip_corrupt=True).fingerprint == dataset.fingerprint
+
+
+def test_a_file_that_vanishes_is_named(root):
+    dataset = load(root, cache=0)
+    for path in (root / 'trainA').iterdir():
+        path.unlink()
+    with pytest.raises(data.ImageError, match=r'trainA/\d\.png: No such file'):
+        next(dataset.batches())
+
+
+def test_equal_files_are_warned_of(root, caplog):
+    (root / 'testB' / 'same.png').write_bytes((root / 'trainA' / '4.png').read_bytes())
+    with caplog.at_level('WARNING'):
+        load(root)
+    assert '1 pairs' in caplog.text
+    assert 'trainA/4.png' in caplog.text and 'testB/same.png' in caplog.text
+
+
+@pytest.mark.parametrize(
+    'options, message',
+    [
+        ({'source': 'folders'}, r"data\.source is 'folders', .*did you mean 'folder'\?"),
+        ({'resize': 'scale'}, r"data\.resize is 'scale', must be one of .*scale_width"),
+        ({'crop_size': 0}, r'data\.crop_size is 0, must be a positive'),
+        ({'channels_b': 2}, r'data\.channels_b is 2, must be 1'),
+        ({'batch_size': 0}, 'batch_size is 0, must be at least 1'),
+        ({'batch_size': 9}, 'batch_size is 9, but domain a has only 8 usable'),
+        ({'max_images': 0}, r'data\.max_images is 0, must be at least 1'),
+        ({'num_threads': -1}, r'data\.num_threads is -1'),
+        ({'seed': -1}, 'seed is -1'),
+        (
+            {'resize': 'resize_and_crop', 'load_size': 7},
+            r'data\.load_size is \(7, 7\), smaller than data\.crop_size \(8, 8\)',
+        ),
+        ({'resize': 'scale_width_and_crop', 'load_size': 7}, r'data\.load_size is \(7, 7\)'),
+        ({'split_b': 'train_b'}, r'no folder .*train_b .*found: testA, testB, trainA, trainB'),
+    ],
+)
+def test_bad_arguments_are_one_clear_line(root, options, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        load(root, **options)
+    assert '\n' not in str(caught.value)
+
+
+@pytest.mark.parametrize('resize', ['resize_and_crop', 'crop', 'scale_width_and_crop', 'none'])
+def test_synthetic_test_images_have_a_known_truth(resize):
+    dataset = load(
+        '',
+        source='synthetic',
+        name='stripes',
+        resize=resize,
+        load_size=40,
+        crop_size=32,
+        max_images=6,
+    )
+    assert dataset.paired and not dataset.test_split_missing
+    test, labels = dataset.test(4), dataset.test_labels(4)
+    assert test['a'].shape == (4, *dataset.image_size, 3)
+    assert labels.shape == test['a'].shape[:3]
+    animal = labels == synthetic.CLASSES['stripes'].index('animal')
+    assert animal.any()
+    # The truth differs from the input where the animals are, and hardly elsewhere.
+    differs = (test['a'] != test['b']).any(axis=-1)
+    assert differs[animal].all() and differs[~animal].mean() < 0.1
+
+
+def test_synthetic_stripes_keep_their_grid_under_a_flip():
+    """Where training crops nothing, stripes must lie as they do in the test images."""
+    dataset = load(
+        '',
+        source='synthetic',
+        name='stripes',
+        resize='resize_and_crop',
+        load_size=64,
+        crop_size=64,
+        max_images=8,
+    )
+    batches = take(dataset, 32)['b'][:, 0].astype(float)
+    dark = (batches.max(axis=-1) < 40).mean(axis=(0, 1))  # only black stripes are that dark
+    by_column = dark.reshape(16, 4).mean(axis=0)
+    assert by_column[[1, 2]].min() > 10 * by_column[[0, 3]].max()
+
+
+def test_an_open_iterator_lets_the_process_end(root):
+    code = (
+        'from cyclegan_jax import data\n'
+        f'dataset = data.load(path={str(root)!r}, crop_size=8, seed=0, batch_size=2)\n'
+        'batches = dataset.batches(); next(batches); print("done")'
+    )
+    result = subprocess.run(
+        [sys.executable, '-c', code], capture_output=True, text=True, timeout=60
+    )
+    assert (result.returncode, result.stdout.strip()) == (0, 'done'), result.stderr
+    assert 'Traceback' not in result.stderr
+
+
+def test_importing_data_brings_neither_grain_nor_jax():
+    code = (
+        'import sys; from cyclegan_jax import data; data.decode\n'
+        'print(sorted({"grain", "jax", "datasets", "tensorflow_datasets"} & set(sys.modules)))'
+    )
+    result = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert result.stdout.strip() == '[]', result.stderr

@@ -1,0 +1,95 @@
+"""Every special form equals the plain operation that it stands for, gradients included."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from cyclegan_jax import layers
+
+LAYOUT = ('NHWC', 'HWIO', 'NHWC')
+
+
+def arrays(*shapes):
+    return [
+        jax.random.normal(key, shape)
+        for key, shape in zip(jax.random.split(jax.random.key(0), len(shapes)), shapes, strict=True)
+    ]
+
+
+def assert_same_with_gradients(function, plain, *args):
+    output, pullback = jax.vjp(function, *args)
+    expected, plain_pullback = jax.vjp(plain, *args)
+    np.testing.assert_allclose(output, expected, atol=1e-4)
+    cotangent = jax.random.normal(jax.random.key(9), output.shape)
+    for got, wanted in zip(pullback(cotangent), plain_pullback(cotangent), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=1e-4)
+
+
+@pytest.mark.parametrize('size', [1, 3, 4, 7])
+def test_conv_valid_is_the_unpadded_convolution(size):
+    x, kernel = arrays((2, 9, 11, 3), (size, size, 3, 5))
+    plain = lambda x, k: lax.conv_general_dilated(x, k, (1, 1), 'VALID', dimension_numbers=LAYOUT)
+    assert_same_with_gradients(layers.conv_valid, plain, x, kernel)
+
+
+@pytest.mark.parametrize('size', [3, 4])
+def test_up_conv_spreads_each_pixel_over_its_window(size):
+    """The definition: every input pixel adds itself times the kernel at twice its position."""
+    x, kernel = arrays((2, 5, 4, 3), (size, size, 3, 2))
+
+    def plain(x, kernel):
+        n, h, w, _ = x.shape
+        y = jnp.zeros((n, 2 * h + 2, 2 * w + 2, kernel.shape[-1]))
+        spread = jnp.einsum('nhwi,klio->nhwklo', x, jnp.flip(kernel, (0, 1)))
+        for k in range(size):
+            for l in range(size):
+                y = y.at[:, k : k + 2 * h : 2, l : l + 2 * w : 2].add(spread[:, :, :, k, l])
+        return y[:, 1 : 2 * h + 1, 1 : 2 * w + 1]  # padding 1 cuts the rim
+
+    assert_same_with_gradients(layers.up_conv, plain, x, kernel)
+
+
+def test_reflect_pad_mirrors_without_repeating_the_edge():
+    row = jnp.arange(4.0).reshape(1, 1, 4, 1).repeat(4, axis=1)
+    np.testing.assert_array_equal(layers.reflect_pad(row, 2)[0, 0, :, 0], [2, 1, 0, 1, 2, 3, 2, 1])
+
+
+def test_instance_norm_normalises_each_image_and_channel():
+    [x] = arrays((2, 8, 8, 3))
+    y = layers.instance_norm(5 * x + 100)
+    np.testing.assert_allclose(y.mean((1, 2)), 0, atol=1e-5)
+    np.testing.assert_allclose(y.var((1, 2)), 1, atol=1e-4)
+    np.testing.assert_allclose(y[:1], layers.instance_norm(5 * x[:1] + 100), atol=1e-5)
+
+
+def test_instance_norm_is_exact_on_almost_flat_images():
+    """E[x^2] - E[x]^2 has no correct digit here; pytorch-CycleGAN's issue 20 is such a case."""
+    [noise] = arrays((1, 16, 16, 1))
+    x = 1000 + 0.01 * noise
+    x64 = np.asarray(x, np.float64)
+    expected = (x64 - x64.mean()) / np.sqrt(x64.var() + 1e-5)
+    np.testing.assert_allclose(layers.instance_norm(x), expected, atol=1e-2)
+    np.testing.assert_array_equal(layers.instance_norm(jnp.full((1, 4, 4, 1), 7.0)), 0)
+
+
+def test_instance_norm_keeps_its_statistics_in_float32():
+    [x] = arrays((1, 64, 64, 1))
+    y = layers.instance_norm((x + 3).astype(jnp.bfloat16))
+    assert y.dtype == jnp.bfloat16
+    assert abs(float(y.astype(jnp.float32).mean())) < 2e-3
+
+
+def test_conv_computes_in_its_dtype_and_keeps_float32_parameters():
+    conv = layers.Conv(4, 3, bias=True, dtype=jnp.bfloat16)
+    output, variables = conv.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
+    assert output.dtype == jnp.bfloat16
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
+
+
+def test_initial_weights_have_the_references_spread():
+    variables = layers.Conv(64, 7, bias=True).init(jax.random.key(0), jnp.ones((1, 8, 8, 64)))
+    kernel = variables['params']['kernel']
+    assert abs(float(kernel.std()) - 0.02) < 2e-4 and abs(float(kernel.mean())) < 2e-4
+    assert not variables['params']['bias'].any()

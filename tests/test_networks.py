@@ -1,0 +1,173 @@
+"""Shapes, parameter counts, receptive fields, and what a generator may be asked for."""
+
+import importlib
+import pkgutil
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import configs
+from cyclegan_jax import networks
+
+# Parameters of (one generator, one discriminator). The reference's networks have as many, and the
+# biases that its instance norms remove: 5,248 (9 blocks), 3,712 (6 blocks) and 4,928 (U-Net), and
+# 896 in each discriminator.
+COUNTS = {
+    'default': (11_372_931, 2_763_841),
+    'horse2zebra': (11_372_931, 2_763_841),
+    'facades': (11_372_931, 2_763_841),
+    'maps': (11_372_931, 2_763_841),
+    'monet': (11_372_931, 2_763_841),
+    'bald': (11_372_931, 2_763_841),
+    'sim2real': (11_372_931, 2_763_841),
+    'nft': (11_372_931, 2_763_841),
+    'anime': (54_404_675, 2_763_841),
+    'synthetic': (198_243, 42_769),
+}
+
+
+def count(network, size=256):
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, size, size, 3)))
+    return sum(leaf.size for leaf in jax.tree.leaves(shapes))
+
+
+def output_shape(network, *shape):
+    x = jnp.zeros(shape)
+    return jax.eval_shape(lambda: network.init_with_output(jax.random.key(0), x)[0]).shape
+
+
+def test_the_table_covers_every_config():
+    assert set(COUNTS) == {module.name for module in pkgutil.iter_modules(configs.__path__)}
+
+
+@pytest.mark.parametrize('name', COUNTS)
+def test_parameter_counts(name):
+    config = importlib.import_module(f'configs.{name}').get_config()
+    nets = networks.make_networks(
+        {'a': 3, 'b': 3}, config.generator, config.discriminator, config.dtype
+    )
+    counts = count(nets.generators['a2b']), count(nets.discriminators['a'])
+    assert counts == COUNTS[name], 'If the architecture was meant to change, update the table.'
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'reference_count', 'biases'),
+    [
+        ({'num_blocks': 9}, 11_378_179, 5_248),
+        ({'num_blocks': 6}, 7_837_699, 3_712),
+        ({'upsample': 'nearest'}, 11_378_179, 5_248),
+        ({'kind': 'unet', 'num_downs': 8}, 54_409_603, 4_928),
+        ({'kind': 'unet', 'num_downs': 7}, 41_825_667, 3_904),
+    ],
+)
+def test_generators_have_the_references_parameters_but_the_idle_biases(
+    kwargs, reference_count, biases
+):
+    assert count(networks.make_generator(3, **kwargs)) == reference_count - biases
+
+
+def test_discriminators_have_the_references_parameters_but_the_idle_biases():
+    assert count(networks.make_discriminator()) == 2_764_737 - 896
+    assert count(networks.make_discriminator(kind='huggan')) == 2_764_737 - 896
+    assert count(networks.make_discriminator(kind='pixel')) == 8_705 - 128
+
+
+@pytest.mark.parametrize('kind', ['resnet', 'unet'])
+def test_generators_keep_the_size_and_change_the_channels(kind):
+    generator = networks.make_generator(1, kind=kind, width=4, num_downs=5)
+    multiple = networks.size_multiple(generator)
+    assert output_shape(generator, 2, 2 * multiple, 3 * multiple, 3) == (
+        2, 2 * multiple, 3 * multiple, 1,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ('kind', 'sizes'),
+    [
+        ('patch', {128: 14, 256: 30, 512: 62}),
+        ('huggan', {128: 8, 256: 16, 512: 32}),
+        ('pixel', {128: 128}),
+    ],
+)
+def test_discriminator_output_sizes(kind, sizes):
+    network = networks.make_discriminator(kind=kind, width=4)
+    for size, expected in sizes.items():
+        assert output_shape(network, 1, size, size, 3) == (1, expected, expected, 1)
+
+
+@pytest.mark.parametrize(
+    ('kwargs', 'field'),
+    [({'num_layers': n}, f) for n, f in zip(range(1, 6), (16, 34, 70, 142, 286), strict=True)]
+    + [({'kind': 'huggan'}, 94), ({'kind': 'pixel'}, 1)],
+)
+def test_receptive_field(kwargs, field, monkeypatch):
+    """The pixels that one logit depends on, by the support of its gradient."""
+    # A norm makes every pixel matter, through the mean: leave it out. Positive weights cannot cancel.
+    monkeypatch.setattr(networks, 'instance_norm', lambda x: x)
+    network = networks.make_discriminator(width=1, **kwargs)
+    x = jnp.ones((1, field + 64, field + 64, 1))
+    params = jax.tree.map(jnp.ones_like, jax.eval_shape(network.init, jax.random.key(0), x))
+
+    def logit(x):
+        y = network.apply(params, x)
+        return y[0, y.shape[1] // 2, y.shape[2] // 2, 0]
+
+    seen = np.nonzero(np.asarray(jax.grad(logit)(x))[0, :, :, 0])
+    assert [axis.max() - axis.min() + 1 for axis in seen] == [field, field]
+
+
+def test_a_block_does_not_clip_its_sum():
+    """There is no ReLU after the addition: a block that adds nothing returns its input."""
+    block = networks.ResNetBlock(0.0, jnp.float32)
+    x = jax.random.normal(jax.random.key(0), (1, 8, 8, 4))
+    params = jax.tree.map(jnp.zeros_like, block.init(jax.random.key(0), x, False))
+    np.testing.assert_array_equal(block.apply(params, x, False), x)
+
+
+def test_unet_carries_detail_past_its_bottleneck():
+    """With the deepest layers cut out, the output still depends on single pixels, by the skips."""
+    unet = networks.make_generator(3, kind='unet', width=4, num_downs=5)
+    x = jax.random.normal(jax.random.key(0), (1, 32, 32, 3))
+    params = unet.init(jax.random.key(1), x)
+    params['params']['down_4'] = jax.tree.map(jnp.zeros_like, params['params']['down_4'])
+    moved = unet.apply(params, x.at[0, 5, 5, 0].add(1.0)) - unet.apply(params, x)
+    assert jnp.abs(moved).max() > 1e-4
+
+
+@pytest.mark.parametrize('kind', ['resnet', 'unet'])
+def test_dropout_is_drawn_only_while_training(kind):
+    generator = networks.make_generator(
+        3, kind=kind, width=4, num_blocks=2, num_downs=6, dropout=0.5
+    )
+    x = jax.random.normal(jax.random.key(0), (1, 64, 64, 3))
+    params = jax.jit(generator.init)(jax.random.key(1), x)
+
+    @jax.jit
+    def draw(seed):
+        return generator.apply(params, x, train=True, rngs={'dropout': jax.random.key(seed)})
+
+    assert jnp.abs(draw(0) - draw(1)).max() > 1e-4
+    np.testing.assert_array_equal(draw(0), draw(0))
+    assert jnp.abs(draw(0) - generator.apply(params, x)).max() > 1e-4
+
+
+@pytest.mark.parametrize(
+    ('make', 'kwargs', 'said'),
+    [
+        (networks.make_generator, {'kind': 'vit'}, "generator.kind is 'vit'"),
+        (networks.make_generator, {'upsample': 'linear'}, "'transpose', 'nearest'"),
+        (networks.make_generator, {'dtype': 'float16'}, "'bfloat16'"),
+        (networks.make_generator, {'dropout': 1.0}, 'below 1'),
+        (networks.make_generator, {'num_blocks': -1}, 'at least 0'),
+        (networks.make_generator, {'kind': 'unet', 'num_downs': 4}, 'at least 5'),
+        (networks.make_discriminator, {'kind': 'full'}, "discriminator.kind is 'full'"),
+        (networks.make_discriminator, {'num_layers': 0}, 'at least 1'),
+    ],
+)
+def test_mistakes_name_the_field_the_value_and_the_choices(make, kwargs, said):
+    channels = (3,) if make is networks.make_generator else ()
+    with pytest.raises(ValueError) as error:
+        make(*channels, **kwargs)
+    assert said in str(error.value) and '\n' not in str(error.value)
