@@ -59,9 +59,11 @@ def test_stripes_lie_on_the_pixel_grid_and_survive_a_flip():
 def test_untranslated_images_are_far_from_the_truth():
     """What the learning gate assumes: see the trivial baselines of the README."""
     pairs = scenes('stripes', count=64)
-    assert np.mean([psnr(a, b) for a, b, _ in pairs]) == pytest.approx(14.0, abs=0.5)
-    assert np.mean([psnr(a[c == 2], b[c == 2]) for a, b, c in pairs]) == pytest.approx(6.7, abs=0.5)
-    assert np.mean([np.mean(c == 2) for _, _, c in pairs]) == pytest.approx(0.18, abs=0.03)
+    assert np.mean([psnr(a, b) for a, b, _ in pairs]) == pytest.approx(14.0, abs=0.1)
+    assert np.mean([psnr(a[c == 2], b[c == 2]) for a, b, c in pairs]) == pytest.approx(
+        6.75, abs=0.1
+    )
+    assert np.mean([np.mean(c == 2) for _, _, c in pairs]) == pytest.approx(0.185, abs=0.01)
 
 
 def test_the_photo_is_a_function_of_the_labels():

@@ -61,7 +61,7 @@ def load(
       max_images: use only the first so many of each split.
       cache: GiB of memory for decoded and resized images. Where they need more, they are decoded
         anew each time, and only their headers are checked here.
-      num_threads: for decoding and prefetching; 0 does all in the calling thread.
+      num_threads: for decoding and prefetching; 0 prefetches nothing.
       skip_corrupt: leave unusable images out, in place of refusing to start.
       seed: of shuffling and augmentation.
       batch_size: images of each domain in a global batch.

@@ -161,7 +161,7 @@ class Dataset:
             # A mere sum would make domain a of one seed the domain b of another.
             seed = np.random.SeedSequence((self.seed, number)).generate_state(1).item()
             stream = grain.MapDataset.source(self.train[domain]).seed(seed).shuffle().repeat()
-            stream = stream.random_map(lambda i, r: self._augment(i, np.random.default_rng(0)))
+            stream = stream.random_map(self._augment)
             stop = NUM_STEPS * self.batch_size
             by_slot = [stream[slot : stop : self.batch_size] for slot in slots]
             return grain.experimental.ZipMapDataset(by_slot).map(np.stack)
