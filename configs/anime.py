@@ -7,7 +7,7 @@ no pool, a constant rate, batch 1; --config.batch_size=4 was found as good.
 
 What differs from the tutorial: our U-Net is pix2pix's in its PyTorch form, with LeakyReLU slope 0.2
 (there 0.3), instance norm without learnt scales, and dropout in the middle of the decoder (there in
-its first three layers). Images are resized bicubically, and all images of the larger domain are seen.
+its first three layers). Images are resized bicubically, and the larger domain is seen whole.
 The discriminator's output is 30x30 in both. Result and time: not yet measured here.
 """
 

@@ -30,7 +30,6 @@ from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
-Metadata = dict[str, Any]
 _MANIFEST = 'SHA256SUMS'
 
 # For a failed write orbax logs a traceback from each of its threads, hundreds of lines, before it
@@ -70,11 +69,11 @@ class Checkpoints(contextlib.AbstractContextManager):
     def latest(self) -> int | None:
         return max(self.steps(), default=None)
 
-    def metadata(self, step: int) -> Metadata:
+    def metadata(self, step: int) -> dict:
         """What was saved as metadata with `step`."""
         return _inspect(self.directory / str(step)).custom_metadata
 
-    def save(self, step: int, state: Any, metadata: Metadata) -> None:
+    def save(self, step: int, state: Any, metadata: dict) -> None:
         """Starts to write a checkpoint of `state`, which may be donated as soon as this returns.
 
         A step that is there already is left as it is. An earlier save is waited for first; raises
@@ -90,7 +89,12 @@ class Checkpoints(contextlib.AbstractContextManager):
         context = ocp.Context()
         # A directory that cannot be made in the background blocks the exit for five minutes.
         context.asynchronous.create_directories_asynchronously = False
-        with self._writing(step), context, jax.transfer_guard('allow'):
+        with self._writing(step), context, jax.transfer_guard('allow'):  # orbax uses np.asarray
+            self.directory.mkdir(parents=True, exist_ok=True)
+            size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+            free = shutil.disk_usage(self.directory).free
+            if size > free:  # said here, where it is one line; from within orbax it is hundreds
+                raise OSError(f'it takes {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free')
             response = ocp.save_checkpointables_async(
                 self.directory / str(step), _split(state), custom_metadata=metadata
             )
@@ -114,11 +118,8 @@ class Checkpoints(contextlib.AbstractContextManager):
         """Step of the newest checkpoint with sound files, or None if nothing was ever saved.
 
         Sets damaged ones aside, and removes what a process that died left half written. Process 0
-        decides for all, so that none restores another step than its peers.
-
-        Raises:
-          CheckpointError: all are damaged. The next start says so again: a run that lost its
-            checkpoints never starts from scratch by itself.
+        decides for all, so that none restores another step than its peers. Raises CheckpointError
+        if all are damaged, on the next start too: a run never begins anew because it lost them.
         """
         newest = -1
         if jax.process_index() == 0:
@@ -143,15 +144,14 @@ class Checkpoints(contextlib.AbstractContextManager):
             )
         return None
 
-    def restore(self, abstract_state: Any) -> tuple[Any, Metadata, int] | None:
+    def restore(self, abstract_state: Any) -> tuple[Any, dict, int] | None:
         """Reads `newest_good`: `(state, metadata, step)`, or None if nothing was ever saved.
+
+        Raises CheckpointError if all are damaged, or an array has another name, shape or dtype.
 
         Args:
           abstract_state: the state as jax.ShapeDtypeStructs with shardings: where the arrays are
             placed, whatever devices they were saved from.
-
-        Raises:
-          CheckpointError: all are damaged, or an array has another name, shape or dtype.
         """
         wanted = _split(abstract_state)
         while (step := self.newest_good()) is not None:
@@ -168,7 +168,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             return dataclasses.replace(abstract_state, **fields), saved.custom_metadata, step
         return None
 
-    def restore_generators(self, step: int | None = None) -> tuple[dict, Metadata, int]:
+    def restore_generators(self, step: int | None = None) -> tuple[dict, dict, int]:
         """Reads the parameters {'a2b', 'b2a'} alone, to one device: `(generators, metadata, step)`.
 
         Takes the newest good checkpoint, or that of `step`, and changes nothing on disk. Raises

@@ -214,9 +214,9 @@ def loop(run: Run) -> int:
     with Interrupt() as interrupt:
         while True:
             with stopwatch.waiting():
-                batch = next(run.batches)
-            with jax.transfer_guard('disallow'):
-                state, latest = run.step(state, sharding.put_batch(run.mesh, batch))
+                batch = sharding.put_batch(run.mesh, next(run.batches))
+            with jax.transfer_guard('disallow'):  # nothing else may go to the device unnoticed
+                state, latest = run.step(state, batch)
             if window:
                 jax.block_until_ready(window[-1])  # one step ahead: the device is never idle
             window.append(latest)

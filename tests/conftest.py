@@ -1,10 +1,17 @@
 """Eight CPU devices for every test, so that sharding is always exercised as on a pod."""
 
+import atexit
 import os
+import shutil
+import tempfile
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
 os.environ['XLA_FLAGS'] = (
     os.environ.get('XLA_FLAGS', '') + ' --xla_force_host_platform_device_count=8'
 )
-# Networks in tests are tiny: compiling them costs far more than running them.
+# Networks in tests are tiny: compiling them costs far more than running them. What one test or
+# subprocess has compiled serves the others.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
+os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='cyclegan_jax_test_cache_')
+os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)

@@ -392,7 +392,7 @@ class TestFailedWrite:
 
     @pytest.mark.parametrize('call', ['wait', 'close', 'save'])
     def test_is_reported_in_one_line_and_leaves_the_others_intact(
-        self, two, small_files, call, capfd
+        self, two, small_files, call, caplog
     ):
         two.save(3, make(3), METADATA)
         arguments = (4, make(4), METADATA) if call == 'save' else ()
@@ -402,7 +402,7 @@ class TestFailedWrite:
         assert 'intact are [1, 2]' in text
         assert two.steps() == [1, 2]
         assert equal(two.restore(abstract())[0], make(2))
-        assert 'Traceback' not in capfd.readouterr().err
+        assert caplog.text == ''
 
     def test_is_reported_once_and_the_next_save_may_succeed(self, two):
         limit = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -416,12 +416,21 @@ class TestFailedWrite:
         two.wait()
         assert equal(two.restore(abstract())[0], make(3))
 
+    def test_a_disk_without_room_is_not_begun_to_fill(self, two, monkeypatch):
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(make()))
+        usage = shutil.disk_usage(two.directory)
+        monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=size - 1))
+        assert 'it takes 0 MB, and 0 MB are free' in message(two.save, 3, make(3), METADATA)
+        assert sorted(path.name for path in two.directory.iterdir()) == ['1', '2']
+        monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage._replace(free=size))
+        two.save(3, make(3), METADATA)
+        two.wait()
+        assert two.steps() == [1, 2, 3]
+
     def test_a_directory_that_cannot_be_made(self, tmp_path):
         (tmp_path / 'checkpoints').touch()
-        began = time.perf_counter()
         text = message(Checkpoints(tmp_path / 'checkpoints').save, 1, make(), METADATA)
-        assert 'Not a directory' in text
-        assert time.perf_counter() - began < 10
+        assert 'File exists' in text
 
 
 # In other processes --------------------------------------------------------------------------

@@ -104,7 +104,7 @@ def test_discriminator_output_sizes(kind, sizes):
 )
 def test_receptive_field(kwargs, field, monkeypatch):
     """The pixels that one logit depends on, by the support of its gradient."""
-    # A norm makes every pixel matter, through the mean: leave it out. Positive weights cannot cancel.
+    # A norm makes every pixel matter, so it is left out; positive weights cannot cancel.
     monkeypatch.setattr(networks, 'instance_norm', lambda x: x)
     network = networks.make_discriminator(width=1, **kwargs)
     x = jnp.ones((1, field + 64, field + 64, 1))

@@ -20,7 +20,7 @@ def rates(num_epochs, decay_start_epoch, steps_per_epoch=1):
 
 
 def test_schedule_is_the_references_in_every_epoch():
-    """lambda(k) = 1 - max(0, k + 1 - 100) / 101 with k epochs finished: 1 x100, 100/101, ... 1/101."""
+    """1 - max(0, k + 1 - 100) / 101 with k epochs finished: 100 times 1, then 100/101 to 1/101."""
     expected = [1.0] * 100 + [i / 101 for i in range(100, 0, -1)]
     np.testing.assert_allclose(rates(200, 100), expected, rtol=1e-6)
 

@@ -128,7 +128,7 @@ def largest_move(before, after):
 
 
 def test_every_network_moves_by_the_learning_rate(baseline):
-    """Adam's first update moves a weight by the rate at most, and the steepest ones by all of it."""
+    """Adam's first update moves no weight by more than the rate, and the steepest by all of it."""
     before, after = baseline[0][:2]
     for networks_ in ('generators', 'discriminators'):
         for name, params in getattr(before, networks_).items():

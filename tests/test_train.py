@@ -1,0 +1,211 @@
+"""Whole runs, from a shipped config made tiny: what they leave, how they resume, how they stop."""
+
+import json
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from configs import synthetic
+from cyclegan_jax import train
+from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.metrics import read_metrics
+from cyclegan_jax.workdir import open_workdir
+
+
+def tiny(**fields):
+    """configs/synthetic.py, shrunk: 16 images of 16x16, two steps an epoch, eight in all."""
+    config = synthetic.get_config()
+    config.update_from_flattened_dict(
+        {
+            'batch_size': 8,
+            'pool_size': 16,
+            'data.max_images': 16,
+            'data.load_size': 16,
+            'data.crop_size': 16,
+            'generator.width': 4,
+            'generator.num_blocks': 0,
+            'discriminator.width': 4,
+            'discriminator.num_layers': 1,
+            'schedule.num_epochs': 4,
+            'schedule.decay_start_epoch': 2,
+            'log_every': 2,
+            'sample_every': 4,
+            'evaluate_every': 4,
+            'checkpoint_every': 3,
+            **fields,
+        }
+    )
+    return config
+
+
+@pytest.fixture
+def saved(monkeypatch):
+    """Collects, by step, what runs save."""
+    states = {}
+    save = Checkpoints.save
+
+    def spy(self, step, state, metadata):
+        states[step] = jax.device_get(state.replace(key=jax.random.key_data(state.key)))
+        save(self, step, state, metadata)
+
+    monkeypatch.setattr(Checkpoints, 'save', spy)
+    return states
+
+
+@pytest.fixture(scope='module')
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp('finished')
+    assert train.main(tiny(), workdir) == 0
+    return workdir
+
+
+def losses(workdir):
+    """What was logged of the training itself, without speeds."""
+    return [
+        {k: v for k, v in record.items() if k.partition('/')[0] in ('step', 'generator', 'score')}
+        for record in read_metrics(workdir)
+    ]
+
+
+def test_a_run_leaves_all_that_the_readme_says(finished):
+    assert json.loads((finished / 'config.json').read_text())['generator']['width'] == 4
+    assert Checkpoints(finished / 'checkpoints').steps() == [6, 8]
+    assert [r['step'] for r in read_metrics(finished) if 'generator/total' in r] == [2, 4, 6, 8]
+    assert list((finished / 'tensorboard').iterdir())
+    page = (finished / 'samples' / 'index.html').read_text()
+    for step in (4, 8):
+        assert f'step_{step}.png' in page
+        with Image.open(finished / 'samples' / f'step_{step}.png') as grid:
+            assert grid.width > 6 * 16 and grid.height > 6 * 16
+
+
+def test_scores_against_the_truth_are_logged_beside_the_untranslated(finished):
+    scores = [r for r in read_metrics(finished) if 'evaluation/psnr/a2b' in r]
+    assert [r['step'] for r in scores] == [4, 8]
+    for score in scores:
+        assert 0 < score['evaluation/psnr/a2b'] < 100
+        assert (
+            score['evaluation/ssim/b2a_untranslated']
+            == scores[0]['evaluation/ssim/b2a_untranslated']
+        )
+
+
+def test_the_rate_that_is_logged_is_that_of_the_epoch(finished):
+    records = [r for r in read_metrics(finished) if 'learning_rate' in r]
+    expected = [2e-4, 2e-4, 2e-4 * 2 / 3, 2e-4 / 3]
+    np.testing.assert_allclose([r['learning_rate'] for r in records], expected, rtol=1e-5)
+    assert [r['epoch'] for r in records] == [1, 2, 3, 4]
+
+
+def test_a_run_in_parts_equals_an_unbroken_one(finished, tmp_path, saved, capsys):
+    """Every leaf: parameters, both optimizers, pools, key; and every loss that was logged."""
+    assert train.main(tiny(), tmp_path / 'unbroken') == 0
+    unbroken = saved.pop(8)
+    saved.clear()
+    assert train.main(tiny(max_steps=3), tmp_path / 'parts') == 0
+    assert train.main(tiny(max_steps=5), tmp_path / 'parts') == 0
+    assert train.main(tiny(), tmp_path / 'parts') == 0
+    assert 'Resuming after step 5' in capsys.readouterr().out
+    assert sorted(saved) == [3, 5, 6, 8]
+    for (path, x), y in zip(
+        jax.tree.leaves_with_path(unbroken), jax.tree.leaves(saved[8]), strict=True
+    ):
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
+    whole, parts = (
+        [r for r in losses(w) if r['step'] in (2, 8)]  # the windows that no part divides
+        for w in (finished, tmp_path / 'parts')
+    )
+    assert parts == whole and len(whole) == 4, 'two of training, two of evaluation or samples'
+
+
+def test_a_finished_run_says_so_and_goes_on_when_epochs_are_added(tmp_path, capsys):
+    config = tiny(**{'schedule.num_epochs': 2, 'schedule.decay_start_epoch': 2})
+    assert train.main(config, tmp_path) == 0
+    capsys.readouterr()
+    assert train.main(config, tmp_path) == 0
+    assert 'This run is complete: it has 4 of 4 steps' in capsys.readouterr().out
+    config.schedule.num_epochs = 3
+    assert train.main(config, tmp_path) == 0
+    assert Checkpoints(tmp_path / 'checkpoints').latest() == 6
+
+
+def test_the_same_run_whatever_is_logged_sampled_or_saved(finished, tmp_path, saved):
+    assert train.main(tiny(), tmp_path / 'one') == 0
+    reference = saved[8]
+    config = tiny(log_every=3, sample_every=100, evaluate_every=0, checkpoint_every=100)
+    config.data.num_threads, config.data.cache = 1, 0.0
+    assert train.main(config, tmp_path / 'other') == 0
+    for x, y in zip(jax.tree.leaves(reference), jax.tree.leaves(saved[8]), strict=True):
+        np.testing.assert_array_equal(x, y)
+
+
+def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_path, capsys):
+    config = tiny(**{'optimizer.learning_rate': 1e37, 'checkpoint_every': 1, 'log_every': 100})
+    assert train.main(config, tmp_path) == 3
+    message = capsys.readouterr().err
+    assert 'is not finite at step 2' in message and 'generator/' in message
+    assert 'the checkpoint of step 1 is good' in message
+    assert 'lower optimizer.learning_rate' in message
+    assert Checkpoints(tmp_path / 'checkpoints').steps() == [1]
+
+
+def test_parameters_that_are_not_finite_are_never_saved(tmp_path, capsys):
+    config = tiny(**{'optimizer.learning_rate': 1e39, 'checkpoint_every': 1})
+    assert train.main(config, tmp_path) == 3
+    assert 'a parameter is not finite after step 1' in capsys.readouterr().err
+    assert Checkpoints(tmp_path / 'checkpoints').steps() == []
+
+
+@pytest.mark.parametrize(
+    ('fields', 'said'),
+    [
+        ({'batch_size': 12}, 'batch_size is 12, which 8 devices cannot share'),
+        ({'batch_size': 24}, 'batch_size is 24'),
+        ({'data.crop_size': 14, 'data.load_size': 14}, 'multiples of 4; the nearest is 16x16'),
+        ({'discriminator.num_layers': 5}, 'too small for a discriminator with num_layers 5'),
+        ({'data.name': 'spots'}, "'spots'"),
+        ({'data.source': 'folder', 'data.path': 'nowhere'}, 'nowhere'),
+        ({'data.channels_b': 1}, 'identity_weight to 0'),
+        ({'generator.kind': 'vit'}, "generator.kind is 'vit'"),
+    ],
+)
+def test_mistakes_are_told_in_one_line_before_compiling(fields, said, tmp_path, capsys):
+    assert train.main(tiny(**fields), tmp_path) == 2
+    output = capsys.readouterr()
+    assert said in output.err
+    assert output.err.startswith('error: ') and output.err.count('\n') == 1
+    assert 'Compiled' not in output.out
+
+
+def test_a_workdir_that_cannot_be_used_is_told(tmp_path, capsys):
+    (tmp_path / 'file').write_text('')
+    assert train.main(tiny(), tmp_path / 'file') == 2
+    assert 'is a file' in capsys.readouterr().err
+    with open_workdir(tmp_path / 'busy'):
+        assert train.main(tiny(), tmp_path / 'busy') == 2
+    assert 'is in use by process' in capsys.readouterr().err
+
+
+def test_a_checkpoint_of_another_config_is_refused_by_field(finished, capsys):
+    fields = {'generator.width': 8, 'batch_size': 16}
+    assert train.main(tiny(**fields), finished) == 2
+    message = capsys.readouterr().err
+    assert 'generator.width: checkpoint has 4, config asks 8' in message
+    assert 'batch_size: checkpoint has 8, config asks 16' in message
+
+
+def test_a_changed_data_set_is_noticed(finished, capsys):
+    config = tiny(**{'data.max_images': 24, 'schedule.num_epochs': 3})
+    assert train.main(config, finished) == 2
+    message = capsys.readouterr().err
+    assert 'the data set is not the one' in message and '16' in message and '24' in message
+    config.allow_data_change = True
+    assert train.main(config, finished) == 0
+
+
+def test_one_channel_to_three_without_a_pool(tmp_path):
+    fields = {'data.channels_a': 1, 'loss.identity_weight': 0.0, 'pool_size': 0, 'max_steps': 2}
+    assert train.main(tiny(evaluate_every=0, **fields), tmp_path) == 0
+    assert (tmp_path / 'samples' / 'step_2.png').exists()

@@ -1,0 +1,175 @@
+"""Runs as a user starts them: stopped by signals, killed, resumed; and on two processes at once."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import optax
+import pytest
+
+from cyclegan_jax import networks, sharding, train_state
+from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.metrics import read_metrics
+
+ROOT = Path(__file__).parents[1]
+TINY = {
+    'pool_size': 8,
+    'data.max_images': 16,
+    'data.load_size': 16,
+    'data.crop_size': 16,
+    'generator.width': 4,
+    'generator.num_blocks': 0,
+    'discriminator.width': 4,
+    'discriminator.num_layers': 1,
+    'schedule.num_epochs': 1000,
+    'schedule.decay_start_epoch': 500,
+    'log_every': 20,
+    'sample_every': 1000000,
+    'evaluate_every': 0,
+    'checkpoint_every': 30,
+}
+
+pytestmark = pytest.mark.slow
+
+
+def start(workdir, *flags, devices=1, **fields):
+    command = [sys.executable, 'main.py', '--config=configs/synthetic.py', f'--workdir={workdir}']
+    command += [f'--config.{name}={value}' for name, value in {**TINY, **fields}.items()]
+    environment = {
+        **os.environ,
+        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        'PYTHONUNBUFFERED': '1',
+    }
+    for flag in [f for f in flags if '=' in f]:
+        environment.update([flag.split('=')])
+    command += [flag for flag in flags if '=' not in flag]
+    return subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def read_until(process, pattern):
+    """Reads lines of the process up to the first that has the pattern."""
+    for line in process.stdout:
+        if match := re.search(pattern, line):
+            return match
+    raise AssertionError(f'{pattern} never came; stderr: {process.stderr.read()}')
+
+
+def state_of(workdir, step, batch_size=1):
+    """Every leaf that was saved at a step."""
+    nets = networks.make_networks(
+        {'a': 3, 'b': 3}, {'width': 4, 'num_blocks': 0}, {'width': 4, 'num_layers': 1}
+    )
+    schedule = train_state.learning_rate_schedule(
+        1.0, num_epochs=1, decay_start_epoch=1, steps_per_epoch=1
+    )
+    shapes = dict.fromkeys('ab', (batch_size, 16, 16, 3))
+    abstract = jax.eval_shape(
+        lambda: train_state.create(
+            nets, optax.adam(schedule), jax.random.key(0), image_shapes=shapes, pool_size=8
+        )
+    )
+    place = sharding.replicated(sharding.make_mesh(8))
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), abstract
+    )
+    state, _, found = Checkpoints(workdir / 'checkpoints').restore(abstract)
+    assert found == step
+    return jax.device_get(state.replace(key=jax.random.key_data(state.key)))
+
+
+def test_stopped_twice_and_killed_once_equals_unbroken(tmp_path):
+    run = start(tmp_path / 'broken')
+    read_until(run, 'step 20/')
+    run.send_signal(signal.SIGTERM)
+    stopped = int(read_until(run, r'Stopped by signal 15 after step (\d+)')[1])
+    assert run.wait(60) == 143
+    assert Checkpoints(tmp_path / 'broken' / 'checkpoints').latest() == stopped
+
+    run = start(tmp_path / 'broken')
+    read_until(run, f'Resuming after step {stopped}')
+    read_until(run, 'epoch')
+    run.send_signal(signal.SIGINT)
+    stopped = int(read_until(run, r'Stopped by signal 2 after step (\d+)')[1])
+    assert run.wait(60) == 130
+
+    run = start(tmp_path / 'broken')
+    read_until(run, f'Resuming after step {stopped}')
+    read_until(run, 'epoch')
+    run.kill()
+    assert run.wait(60) == -signal.SIGKILL
+    last = Checkpoints(tmp_path / 'broken' / 'checkpoints').latest() + 40
+
+    for name in ('broken', 'unbroken'):
+        run = start(tmp_path / name, max_steps=last)
+        _, errors = run.communicate(timeout=300)
+        assert run.returncode == 0, errors
+    one, other = (state_of(tmp_path / name, last) for name in ('broken', 'unbroken'))
+    for (path, x), y in zip(jax.tree.leaves_with_path(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(x, y, err_msg=jax.tree_util.keystr(path))
+    steps = [record['step'] for record in read_metrics(tmp_path / 'broken')]
+    assert steps == sorted(set(steps)), 'steps that were trained twice are logged once'
+
+
+def two_processes(workdir, **fields):
+    with socket.socket() as probe:
+        probe.bind(('localhost', 0))
+        address = f'localhost:{probe.getsockname()[1]}'
+    return [
+        start(
+            workdir,
+            '--multihost',
+            f'JAX_COORDINATOR_ADDRESS={address}',
+            'JAX_NUM_PROCESSES=2',
+            f'JAX_PROCESS_ID={i}',
+            devices=4,
+            batch_size=8,
+            **fields,
+        )
+        for i in range(2)
+    ]
+
+
+def test_two_processes_equal_one(tmp_path):
+    fields = {'max_steps': 3, 'log_every': 1, 'sample_every': 3, 'evaluate_every': 3}
+    runs = two_processes(tmp_path / 'two', **fields)
+    runs.append(start(tmp_path / 'one', devices=8, batch_size=8, **fields))
+    for run in runs:
+        _, errors = run.communicate(timeout=300)
+        assert run.returncode == 0, errors
+    one, two = (
+        [r for r in read_metrics(tmp_path / name) if 'generator/total' in r]
+        for name in ('one', 'two')
+    )
+    assert len(one) == len(two) == 3, 'process 0 alone writes'
+    for name in one[2]:
+        if name.startswith(('generator/', 'discriminator/')):
+            np.testing.assert_allclose(two[2][name], one[2][name], rtol=1e-3, err_msg=name)
+    states = [state_of(tmp_path / name, 3, batch_size=8) for name in ('one', 'two')]
+    for x, y in zip(*(jax.tree.leaves(s.generators) for s in states), strict=True):
+        np.testing.assert_allclose(x, y, atol=5e-5)
+    assert (tmp_path / 'two' / 'samples' / 'step_3.png').exists()
+
+
+def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(tmp_path):
+    runs = two_processes(tmp_path)
+    read_until(runs[0], 'step 20/')
+    runs[1].send_signal(signal.SIGTERM)
+    stopped = int(read_until(runs[0], r'Stopped by signal 15 after step (\d+)')[1])
+    began = time.monotonic()
+    assert [run.wait(120) for run in runs] == [143, 143]
+    assert time.monotonic() - began < 60
+    assert Checkpoints(tmp_path / 'checkpoints').latest() == stopped
