@@ -38,7 +38,7 @@ def main(config: ConfigDict, workdir: str, *, multihost: bool = False) -> int:
 
     Returns:
       The exit status: 0 finished, 2 a mistake in what was asked for, 3 a loss that is not finite,
-      4 out of memory, 128 + n stopped by signal n after saving.
+      4 out of memory, 128 + n stopped by signal n, after saving.
     """
 
     def fail(status: int, error: object) -> int:
@@ -54,6 +54,8 @@ def main(config: ConfigDict, workdir: str, *, multihost: bool = False) -> int:
                 return 0
         except (ValueError, OSError, ImportError) as error:
             return fail(2, error)
+        except KeyboardInterrupt:
+            return fail(130, 'interrupted before the first step; nothing is lost')
         try:
             return loop(run)
         except (data.ImageError, CheckpointError) as error:  # a file went bad; the disk is full

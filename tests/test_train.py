@@ -205,6 +205,32 @@ def test_a_changed_data_set_is_noticed(finished, capsys):
     assert train.main(config, finished) == 0
 
 
+@pytest.mark.parametrize(
+    'fields',
+    [
+        {
+            'generator.kind': 'unet',
+            'generator.num_downs': 5,
+            'generator.dropout': 0.5,
+            'loss.gan': 'vanilla',
+            'pool_size': 0,
+        },
+        {
+            'generator.upsample': 'nearest',
+            'discriminator.kind': 'huggan',
+            'loss.gan': 'hinge',
+            'dtype': 'bfloat16',
+        },
+    ],
+    ids=['anime', 'huggan'],
+)
+def test_the_other_networks_and_losses_train(fields, tmp_path):
+    size = {'data.load_size': 40, 'data.crop_size': 32, 'max_steps': 2}
+    assert train.main(tiny(**size, **fields), tmp_path) == 0
+    [record] = [r for r in read_metrics(tmp_path) if 'generator/total' in r]
+    assert record['generator/total'] > 0
+
+
 def test_one_channel_to_three_without_a_pool(tmp_path):
     fields = {'data.channels_a': 1, 'loss.identity_weight': 0.0, 'pool_size': 0, 'max_steps': 2}
     assert train.main(tiny(evaluate_every=0, **fields), tmp_path) == 0
