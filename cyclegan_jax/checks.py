@@ -80,6 +80,19 @@ def _nearest(side: int, multiple: int) -> int:
     return max(1, round(side / multiple)) * multiple
 
 
+def check_truth(config: ConfigDict, dataset: data.Dataset) -> None:
+    """Whether the scores that are asked for can be had.
+
+    Raises:
+      ValueError: no translation of the test images is known.
+    """
+    if config.evaluate_every and not dataset.paired:
+        raise ValueError(
+            f'evaluate_every is {config.evaluate_every}, but only data.source=synthetic knows the '
+            'true translations that PSNR and SSIM need; set it to 0.'
+        )
+
+
 def check_same_config(config: ConfigDict, saved: Mapping) -> None:
     """Whether this config can go on with a checkpoint, whose metadata is `saved`.
 

@@ -117,7 +117,7 @@ def test_a_run_in_parts_equals_an_unbroken_one(finished, tmp_path, saved, capsys
         [r for r in losses(w) if r['step'] in (2, 8)]  # the windows that no part divides
         for w in (finished, tmp_path / 'parts')
     )
-    assert parts == whole and len(whole) == 4, 'two of training, two of evaluation or samples'
+    assert parts == whole and len(whole) == 3, 'two of training, one of evaluation'
 
 
 def test_a_finished_run_says_so_and_goes_on_when_epochs_are_added(tmp_path, capsys):

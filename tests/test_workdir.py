@@ -1,7 +1,9 @@
+import contextlib
 import errno
 import fcntl
 import json
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -84,12 +86,21 @@ def test_a_read_only_directory_is_refused():
             workdir.chmod(0o755)
 
 
-def test_a_full_disk_is_refused(tmp_path, monkeypatch):
-    def full(*args, **kwargs):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+@contextlib.contextmanager
+def full_disk(bytes_left):
+    """Writing fails as on a full disk, with another error number."""
+    old = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, old[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
-    monkeypatch.setattr(tempfile, 'TemporaryFile', full)
-    assert 'No space left on device' in error_of(tmp_path)
+
+def test_a_full_disk_is_refused(tmp_path):
+    with full_disk(bytes_left=1000):
+        error = error_of(tmp_path)
+    assert 'cannot be written: File too large' in error
 
 
 def test_a_second_process_is_refused_and_told_who_is_there(tmp_path, holder):
@@ -126,6 +137,9 @@ def test_write_json_replaces_the_file_whole_or_not_at_all(tmp_path):
     with pytest.raises(TypeError):
         write_json(path, {'not json': object()})
     assert [entry.name for entry in tmp_path.iterdir()] == ['config.json']
+    assert json.loads(path.read_text())['seed'] == 0
+    with full_disk(bytes_left=10), pytest.raises(OSError, match='File too large'):
+        write_json(path, {'seed': 1})
     assert json.loads(path.read_text())['seed'] == 0
     write_json(path, {'seed': 1})
     assert json.loads(path.read_text()) == {'seed': 1}

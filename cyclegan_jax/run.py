@@ -1,0 +1,195 @@
+"""From a config and a workdir to a run that is ready to go.
+
+Everything is checked, then the state is restored or created, then the step is compiled: in this
+order, so that a mistake costs seconds.
+"""
+
+import contextlib
+import dataclasses
+import time
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from cyclegan_jax import checks, data, metrics, networks, sharding, train_state, train_step
+from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.observer import Observer
+from cyclegan_jax.train_state import TrainState
+from cyclegan_jax.workdir import open_workdir, write_json
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """All that the loop needs.
+
+    state: where to start from; the first step donates it.
+    step: the compiled update.
+    batches: uint8 on the host, this process's share, at the position that `state` asks for.
+    metadata: what every checkpoint says of its run.
+    schedule: from the number of finished updates to the learning rate of the next one.
+    """
+
+    config: ConfigDict
+    mesh: Mesh
+    state: TrainState
+    step: Callable
+    batches: Iterator[dict[str, np.ndarray]]
+    metadata: Mapping
+    schedule: Callable
+    steps_per_epoch: int
+    total_steps: int
+    checkpoints: Checkpoints
+    progress: metrics.Progress
+    observer: Observer
+
+
+def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) -> Run | None:
+    """Checks, restores or creates, compiles.
+
+    Args:
+      resources: takes what must be closed at the end of the run.
+
+    Returns:
+      The run, or None if it has all its steps already.
+
+    Raises:
+      ValueError, OSError, ImportError: this run cannot be; one line says why.
+    """
+    first = jax.process_index() == 0
+    checks.check_config(config)
+    mesh = sharding.make_mesh(config.batch_size)
+    channels = {'a': config.data.channels_a, 'b': config.data.channels_b}
+    nets = networks.make_networks(channels, config.generator, config.discriminator, config.dtype)
+    if first:
+        resources.enter_context(open_workdir(workdir))
+    checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
+    resources.callback(checkpoints.close)
+    if (newest := checkpoints.newest_good()) is not None:
+        checks.check_same_config(config, checkpoints.metadata(newest))
+
+    dataset = data.load(
+        **config.data,
+        seed=config.seed,
+        batch_size=config.batch_size,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    checks.check_image_size(nets, dataset.image_size)
+    checks.check_truth(config, dataset)
+    steps_per_epoch = -(-dataset.epoch_length // config.batch_size)
+    total_steps = config.schedule.num_epochs * steps_per_epoch
+    total_steps = min(total_steps, config.max_steps or total_steps)
+    schedule = train_state.learning_rate_schedule(
+        config.optimizer.learning_rate, **config.schedule, steps_per_epoch=steps_per_epoch
+    )
+    optimizer = optax.adam(schedule, b1=config.optimizer.b1, b2=config.optimizer.b2)
+    # Two images in one call are right for accelerators; a CPU is quicker one by one.
+    step = train_step.make_train_step(
+        nets, optimizer, **config.loss, pair_calls=jax.default_backend() != 'cpu'
+    )
+
+    # Shapes, then shardings, then arrays that are born where they live.
+    image_shapes = {d: (config.batch_size, *dataset.image_size, channels[d]) for d in 'ab'}
+
+    def create(key: jax.Array) -> TrainState:
+        return train_state.create(
+            nets, optimizer, key, image_shapes=image_shapes, pool_size=config.pool_size
+        )
+
+    key = jax.random.key(config.seed)
+    shapes = jax.eval_shape(create, key)
+    places = train_state.state_sharding(mesh, shapes)
+    placed_shapes = jax.tree.map(
+        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
+        shapes,
+        places,
+    )
+    batches = dataset.batches()
+    restored = checkpoints.restore(placed_shapes)
+    if restored is None:
+        start, state = 0, jax.jit(create, out_shardings=places)(key)
+    else:
+        state, saved, start = restored
+        checks.check_same_data(config, saved, dataset)
+        batches.set_state(saved['batches'])
+
+    # From here on the workdir is this run's: what is in it may be changed.
+    if first:
+        write_json(workdir / 'config.json', config.to_dict())
+    writer = metrics.MetricWriter(workdir, resume_step=start, active=first)
+    resources.callback(writer.close)
+    progress = metrics.Progress(total_steps, start=start, active=first)
+    resources.callback(progress.close)
+    domains = {'a': config.domain_a, 'b': config.domain_b}
+    progress.log(_describe(dataset, domains, shapes, steps_per_epoch, total_steps))
+    if start >= total_steps:
+        progress.log(
+            f'This run is complete: it has {start} of {total_steps} steps. To go on, raise '
+            'schedule.num_epochs or max_steps.'
+        )
+        return None
+    if start:
+        progress.log(f'Resuming after step {start}.')
+
+    began = time.perf_counter()
+    images = {d: jax.ShapeDtypeStruct(shape, jnp.uint8) for d, shape in image_shapes.items()}
+    jitted = jax.jit(
+        step,
+        donate_argnums=0,
+        in_shardings=(places, sharding.split(mesh)),
+        out_shardings=(places, sharding.replicated(mesh)),
+    )
+    compiled = jitted.lower(shapes, images).compile()
+    progress.log(f'Compiled in {time.perf_counter() - began:.1f} s.')
+    return Run(
+        config=config,
+        mesh=mesh,
+        state=state,
+        step=compiled,
+        batches=batches,
+        metadata={
+            'config': config.to_dict(),
+            'fingerprint': dataset.fingerprint,
+            'lengths': dataset.lengths,
+        },
+        schedule=schedule,
+        steps_per_epoch=steps_per_epoch,
+        total_steps=total_steps,
+        checkpoints=checkpoints,
+        progress=progress,
+        observer=Observer(workdir, mesh, dataset, nets, domains, writer, progress),
+    )
+
+
+def _describe(
+    dataset: data.Dataset,
+    domains: Mapping[str, str],
+    shapes: TrainState,
+    steps_per_epoch: int,
+    total_steps: int,
+) -> str:
+    """What this run is about to do, for its first lines."""
+    height, width = dataset.image_size
+    lines = [
+        f'{name} ({domains[name]}): {count} training images'
+        for name, count in dataset.lengths.items()
+    ]
+    lines += [f'skipped {line}' for line in dataset.skipped]
+    if dataset.test_split_missing:
+        lines.append('There is no test split: samples are drawn from training images.')
+    lines += [
+        'generators.a2b, and b2a alike:',
+        metrics.parameter_table(shapes.generators['a2b']),
+        'discriminators.a, and b alike:',
+        metrics.parameter_table(shapes.discriminators['a']),
+        f'{total_steps} steps, {steps_per_epoch} an epoch, on images of {height}x{width}',
+        f'{jax.device_count()} device(s) ({jax.devices()[0].device_kind}), '
+        f'{jax.process_count()} process(es)',
+    ]
+    return '\n'.join(lines)
