@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of everything drawn: weights, order of images, crops, pool, dropout
     config.batch_size = 1  # images of each domain in an update, over all devices
+    config.init_from = ''  # trained networks to start from: workdir, export, PyTorch file, hub id
     config.dtype = 'float32'  # type that convolutions compute in: 'float32', 'bfloat16'
     config.pool_size = 50  # generated images of each domain that are remembered; 0 for none
     config.domain_a = 'A'  # what lines and sample grids call the domains

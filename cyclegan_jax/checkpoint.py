@@ -168,14 +168,17 @@ class Checkpoints(contextlib.AbstractContextManager):
             return dataclasses.replace(abstract_state, **fields), saved.custom_metadata, step
         return None
 
-    def restore_generators(self, step: int | None = None) -> tuple[dict, dict, int]:
-        """Reads the parameters {'a2b', 'b2a'} alone, to one device: `(generators, metadata, step)`.
+    def restore_networks(
+        self, step: int | None = None, *, discriminators: bool = False
+    ) -> tuple[dict, dict, int]:
+        """Reads parameters alone, to one device: `({'a2b', 'b2a'[, 'a', 'b']}, metadata, step)`.
 
         Takes the newest good checkpoint, or that of `step`, and changes nothing on disk. Raises
         CheckpointError if there is none or it is damaged.
         """
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
         candidates = self.steps()[::-1] if step is None else [step]
+        names = ['generators', 'discriminators'][: 1 + discriminators]
         for candidate in candidates:
             path = self.directory / str(candidate)
             try:
@@ -183,14 +186,15 @@ class Checkpoints(contextlib.AbstractContextManager):
                 saved = _inspect(path)
                 wanted = jax.tree.map(
                     lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-                    saved.metadata['generators'],
+                    {name: saved.metadata[name] for name in names},
                 )
                 with _reading(path):
-                    parts = ocp.load_checkpointables(path, {'generators': wanted})
+                    parts = ocp.load_checkpointables(path, wanted)
             except DamagedError as error:
                 logging.warning('Passing over a damaged checkpoint: %s', error)
                 continue
-            return parts['generators'], saved.custom_metadata, candidate
+            networks = {k: v for name in names for k, v in parts[name].items()}
+            return networks, saved.custom_metadata, candidate
         raise CheckpointError(f'no good checkpoint in {self.directory} among {candidates}.')
 
     def _finish(self, step: int, response: ocp.AsyncResponse) -> None:

@@ -14,10 +14,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
 
-from cyclegan_jax import checks, data, metrics, networks, sharding, train_state, train_step
+from cyclegan_jax import (
+    checks,
+    data,
+    interop,
+    metrics,
+    networks,
+    sharding,
+    train_state,
+    train_step,
+)
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.observer import Observer
 from cyclegan_jax.train_state import TrainState
@@ -114,6 +123,9 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     restored = checkpoints.restore(placed_shapes)
     if restored is None:
         start, state = 0, jax.jit(create, out_shardings=places)(key)
+        if config.init_from:
+            pretrained = _load_pretrained(config, channels)
+            state = _replace_networks(state, pretrained, sharding.replicated(mesh))
     else:
         state, saved, start = restored
         checks.check_same_data(config, saved, dataset)
@@ -136,6 +148,8 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         return None
     if start:
         progress.log(f'Resuming after step {start}.')
+    elif config.init_from:
+        progress.log(f'Starting with {", ".join(pretrained)} of {config.init_from}.')
 
     began = time.perf_counter()
     images = {d: jax.ShapeDtypeStruct(shape, jnp.uint8) for d, shape in image_shapes.items()}
@@ -164,6 +178,30 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         checkpoints=checkpoints,
         progress=progress,
         observer=Observer(workdir, mesh, dataset, nets, domains, writer, progress),
+    )
+
+
+def _load_pretrained(config: ConfigDict, channels: Mapping[str, int]) -> dict[str, dict]:
+    """Parameters of the networks that `config.init_from` has, by name."""
+    loaded = interop.load_pretrained(config.init_from, discriminators=True)
+    conflicts = interop.disagreements(
+        loaded,
+        channels=channels,
+        generator=config.generator,
+        discriminator=config.discriminator,
+    )
+    if conflicts:
+        raise ValueError(f'init_from={config.init_from} does not fit: {"; ".join(conflicts)}.')
+    return {name: network.params for name, network in loaded.items()}
+
+
+def _replace_networks(state: TrainState, params: Mapping, place: NamedSharding) -> TrainState:
+    def replace(networks_: dict) -> dict:
+        chosen = {name: params[name] for name in networks_ if name in params}
+        return {**networks_, **jax.device_put(chosen, place)}
+
+    return state.replace(
+        generators=replace(state.generators), discriminators=replace(state.discriminators)
     )
 
 

@@ -212,19 +212,19 @@ class TestRoundTrip:
         two,
     ):
         before = sorted(two.directory.rglob('*'))
-        generators, metadata, step = two.restore_generators()
+        generators, metadata, step = two.restore_networks()
         assert (step, metadata['saved_at']) == (2, 2)
         assert equal(generators, make(2).generators)
         devices = {leaf.sharding for leaf in jax.tree.leaves(generators)}
         assert devices == {jax.sharding.SingleDeviceSharding(jax.devices()[0])}
-        generators, _, step = two.restore_generators(step=1)
+        generators, _, step = two.restore_networks(step=1)
         assert step == 1
         assert equal(generators, make(1).generators)
         assert sorted(two.directory.rglob('*')) == before
 
     def test_no_such_checkpoint_for_inference(self, two, tmp_path):
-        assert 'among [5]' in message(two.restore_generators, 5)
-        assert 'among []' in message(Checkpoints(tmp_path / 'none').restore_generators)
+        assert 'among [5]' in message(two.restore_networks, 5)
+        assert 'among []' in message(Checkpoints(tmp_path / 'none').restore_networks)
 
 
 class TestKeeping:
@@ -254,7 +254,7 @@ class TestKeeping:
         (two.directory / 'best').mkdir()
         (two.directory / '8.orbax-checkpoint-tmp').mkdir()
         assert two.steps() == [1, 2]
-        assert two.restore_generators()[2] == 2
+        assert two.restore_networks()[2] == 2
         assert (
             two.directory / '8.orbax-checkpoint-tmp'
         ).exists()  # it may belong to a running save
@@ -295,7 +295,7 @@ class TestDamage:
     @pytest.mark.parametrize('damage', DAMAGES.values(), ids=DAMAGES)
     def test_the_checkpoint_before_is_used(self, two, damage, caplog):
         damage(two.directory / '2')
-        assert two.restore_generators()[2] == 1
+        assert two.restore_networks()[2] == 1
         assert two.steps() == [1, 2]  # a reader sets nothing aside
         restored, metadata, step = two.restore(abstract())
         assert (step, metadata['saved_at']) == (1, 1)

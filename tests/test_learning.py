@@ -38,7 +38,7 @@ def train(workdir, **fields):
 
     config = synthetic.get_config()
     network = networks.make_generator(3, **config.generator)
-    params, _, _ = Checkpoints(workdir / 'checkpoints').restore_generators()
+    params, _, _ = Checkpoints(workdir / 'checkpoints').restore_networks()
     dataset = data.load(**config.data, seed=0, batch_size=1)
     test = dataset.test()
     translate = jax.jit(lambda x: to_uint8(network.apply({'params': params['a2b']}, to_float(x))))

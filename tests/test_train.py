@@ -235,3 +235,18 @@ def test_one_channel_to_three_without_a_pool(tmp_path):
     fields = {'data.channels_a': 1, 'loss.identity_weight': 0.0, 'pool_size': 0, 'max_steps': 2}
     assert train.main(tiny(evaluate_every=0, **fields), tmp_path) == 0
     assert (tmp_path / 'samples' / 'step_2.png').exists()
+
+
+def test_training_starts_from_networks_that_exist(finished, tmp_path, saved, capsys):
+    """All four networks of another run, with fresh optimizers; then of an unlike one, refused."""
+    fields = {'init_from': str(finished), 'max_steps': 1, 'optimizer.learning_rate': 1e-12}
+    assert train.main(tiny(**fields), tmp_path / 'next') == 0
+    assert f'Starting with a2b, b2a, a, b of {finished}' in capsys.readouterr().out
+    [state] = saved.values()
+    known, _, _ = Checkpoints(finished / 'checkpoints').restore_networks(discriminators=True)
+    started = {**state.generators, **state.discriminators}
+    for name, params in known.items():
+        for x, y in zip(jax.tree.leaves(params), jax.tree.leaves(started[name]), strict=True):
+            np.testing.assert_allclose(x, y, atol=1e-9)
+    assert train.main(tiny(**{**fields, 'generator.width': 8}), tmp_path / 'unlike') == 2
+    assert 'generator.width is 8, a2b of the weights has 4' in capsys.readouterr().err

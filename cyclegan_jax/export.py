@@ -1,0 +1,61 @@
+"""Writes trained networks in a form that other programs read.
+
+python -m cyclegan_jax.export --model=runs/horse2zebra --output=exported --format=safetensors
+
+safetensors  both generators and config.json, for cyclegan_jax.translate and for sharing
+pytorch      latest_net_G_A.pth, ... for pytorch-CycleGAN-and-pix2pix (needs torch)
+huggan       for GeneratorResNet.from_pretrained
+stablehlo    for jax.export.deserialize: any size, CPU, GPU and TPU
+onnx         for onnxruntime, netron and the like: any size
+"""
+
+import argparse
+import sys
+from pathlib import Path
+
+FORMATS = ('safetensors', 'pytorch', 'huggan', 'stablehlo', 'onnx')
+
+
+def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog='python -m cyclegan_jax.export',
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add(
+        '--model',
+        required=True,
+        metavar='DIR|FILE|ID',
+        help='workdir of a run, exported folder, .safetensors, .pth or .bin file, or user/name of '
+        'the Hugging Face hub',
+    )
+    add('--output', required=True, metavar='DIR', type=Path, help='made if it is not there')
+    add('--format', default='safetensors', choices=FORMATS)
+    add('--step', type=int, help='checkpoint of a workdir; default: the latest')
+    add('--push', metavar='USER/NAME', help='then upload the folder to the Hugging Face hub')
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Returns the exit status: 0, or 2 for what cannot be."""
+    args = parse(argv)
+    # Imported here, so that --help is answered at once.
+    from cyclegan_jax.inference.exporting import export
+    from cyclegan_jax.interop import hub, load_pretrained
+
+    try:
+        networks = load_pretrained(args.model, step=args.step, discriminators=True)
+        export(networks, args.output, args.format)
+        print(f'Wrote {", ".join(networks)} to {args.output}.')
+        if args.push:
+            print(f'Pushed to {hub.push(args.output, args.push)}.')
+    except (ValueError, OSError, ImportError) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,23 @@
+"""Weights in and out: PyTorch's state dicts, safetensors, the Hugging Face hub."""
+
+from cyclegan_jax.interop.pretrained import disagreements, load_pretrained, save_pretrained
+from cyclegan_jax.interop.state_dict import (
+    Network,
+    from_state_dict,
+    full_spec,
+    make_module,
+    param_shapes,
+    to_state_dict,
+)
+
+__all__ = [
+    'Network',
+    'disagreements',
+    'from_state_dict',
+    'full_spec',
+    'load_pretrained',
+    'make_module',
+    'param_shapes',
+    'save_pretrained',
+    'to_state_dict',
+]

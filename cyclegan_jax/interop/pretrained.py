@@ -1,0 +1,210 @@
+"""Trained networks, wherever they are: a run's workdir, an export, PyTorch files, the hub.
+
+Our own exchange format is a safetensors file with both generators, under names such as
+'a2b/in/kernel'. Its header carries the architecture, so that the one file is enough.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import traverse_util
+
+from cyclegan_jax.interop import hub
+from cyclegan_jax.interop.files import read_tensors, write_safetensors
+from cyclegan_jax.interop.state_dict import (
+    Network,
+    check_shapes,
+    from_state_dict,
+    full_spec,
+    param_shapes,
+)
+
+GENERATORS_FILE = 'model.safetensors'
+DISCRIMINATORS_FILE = 'discriminators.safetensors'
+_REVERSE_FILE = 'b2a/model.safetensors'  # of an export to huggan, which has one generator a file
+_GENERATOR_FILES = (GENERATORS_FILE, 'pytorch_model.bin')  # in the order in which they are tried
+_HEADER = 'cyclegan_jax'
+
+# What the two PyTorch code bases call the four networks. Their D_A are not the same.
+PYTORCH_NAMES = {'a2b': 'net_G_A', 'b2a': 'net_G_B', 'a': 'net_D_B', 'b': 'net_D_A'}
+HUGGAN_NAMES = {'a2b': 'G_AB', 'b2a': 'G_BA', 'a': 'D_A', 'b': 'D_B'}
+# latest_net_G_A.pth, 200_net_D_B.pth; a generator that was published alone: latest_net_G.pth.
+_PYTORCH_FILE = re.compile(r'(?P<epoch>latest|\d+)_(?P<name>net_(?:G|[GD]_[AB]))\.pth')
+_HUGGAN_FILE = re.compile(r'(?P<name>G_AB|G_BA|D_A|D_B)_(?P<epoch>\d+)\.pth')
+
+
+def load_pretrained(
+    model: str | Path,
+    *,
+    direction: str | None = None,
+    step: int | None = None,
+    discriminators: bool = False,
+) -> dict[str, Network]:
+    """Loads trained networks.
+
+    Args:
+      model: a workdir; a folder that the export wrote, or that a PyTorch code base saved its
+        networks in; a .safetensors, .pth, .pt or .bin file; or a repository of the hub, user/name.
+      direction: what a generator that is alone in its file maps; 'a2b' if not even the file's name
+        says it.
+      step: of a workdir, or epoch of a PyTorch folder; the latest by default.
+      discriminators: whether to load them too, where there are any.
+
+    Returns:
+      Generators as 'a2b' and 'b2a' (or one of them), discriminators as 'a' and 'b'.
+
+    Raises:
+      ValueError: there is nothing to load, or it does not fit; one line says why.
+      ImportError: a .pth or .bin file, and torch is not installed.
+    """
+    path = Path(model)
+    if (path / 'checkpoints').is_dir():
+        return _load_workdir(path, step, discriminators)
+    if path.is_file():
+        files = {path: _name_of(path)}
+    elif path.is_dir():
+        files = _files_in(path, step)
+    elif hub.is_repo_id(str(model)):
+        optional = (_REVERSE_FILE, DISCRIMINATORS_FILE)[: 1 + discriminators]
+        files = _files_in(hub.fetch(str(model), _GENERATOR_FILES, optional), None)
+    else:
+        raise ValueError(f'{model} does not exist, and is no hub repository (user/name) either.')
+    networks = {}
+    for file, name in files.items():
+        judges = name in ('a', 'b') or file.name == DISCRIMINATORS_FILE
+        if discriminators or not judges:
+            networks |= _load_file(file, name, direction)
+    if not networks:
+        raise ValueError(
+            f'{model} holds no generator: expected checkpoints/, {GENERATORS_FILE}, '
+            f'pytorch_model.bin, or files such as latest_net_G_A.pth or G_AB_199.pth.'
+        )
+    return networks
+
+
+def save_pretrained(folder: Path, networks: Mapping[str, Network]) -> None:
+    """Writes our exchange format, generators and discriminators to a file each, and config.json.
+
+    The config repeats the headers of the files, for people and for the hub.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    config = {}
+    for file, role in ((GENERATORS_FILE, 'generator'), (DISCRIMINATORS_FILE, 'discriminator')):
+        chosen = {name: n for name, n in networks.items() if n.role == role}
+        header = {
+            n: {'role': role, 'spec': c.spec, 'channels': c.channels} for n, c in chosen.items()
+        }
+        if chosen:
+            params = {name: jax.device_get(network.params) for name, network in chosen.items()}
+            tensors = traverse_util.flatten_dict(params, sep='/')
+            write_safetensors(folder / file, tensors, {_HEADER: json.dumps(header)})
+        config |= header
+    (folder / 'config.json').write_text(json.dumps({_HEADER: config}, indent=2) + '\n')
+
+
+def disagreements(
+    networks: Mapping[str, Network],
+    *,
+    channels: Mapping[str, int],
+    generator: Mapping,
+    discriminator: Mapping,
+) -> list[str]:
+    """Where a config differs from weights: 'generator.width is 32, a2b of the weights has 64'.
+
+    Dropout has no weights, and may differ.
+
+    Args:
+      networks: from `load_pretrained`.
+      channels, generator, discriminator: the config's, as `networks.make_networks` takes them.
+    """
+    config = {'generator': generator, 'discriminator': discriminator}
+    lines = []
+    for name, network in networks.items():
+        spec = full_spec(network.role, config[network.role])
+        pairs = {
+            f'{network.role}.{field}': (spec.get(field), theirs)
+            for field, theirs in network.spec.items()
+            if field != 'dropout'
+        }
+        source, _, target = name.partition('2')
+        for domain, theirs in zip([source, target], network.channels, strict=True):
+            if domain:
+                pairs[f'data.channels_{domain}'] = channels[domain], theirs
+        lines += [
+            f'{field} is {ours}, {name} of the weights has {theirs}'
+            for field, (ours, theirs) in pairs.items()
+            if ours != theirs
+        ]
+    return lines
+
+
+def _load_workdir(workdir: Path, step: int | None, discriminators: bool) -> dict[str, Network]:
+    from cyclegan_jax.checkpoint import Checkpoints  # orbax takes a second to import
+
+    with Checkpoints(workdir / 'checkpoints') as checkpoints:
+        params, metadata, _ = checkpoints.restore_networks(step, discriminators=discriminators)
+    config = metadata['config']
+    channels = {domain: config['data'][f'channels_{domain}'] for domain in 'ab'}
+    networks = {}
+    for name in params:
+        source, _, target = name.partition('2')
+        role = 'generator' if target else 'discriminator'
+        ends = channels[source], channels.get(target, 1)
+        networks[name] = Network(role, full_spec(role, config[role]), ends, params[name])
+    return networks
+
+
+def _load_file(path: Path, name: str | None, direction: str | None) -> dict[str, Network]:
+    """All networks of a file; `name` is what the file's own name says of it."""
+    tensors, metadata = read_tensors(path)
+    if _HEADER in metadata:
+        return dict(_from_exchange(tensors, json.loads(metadata[_HEADER]), path))
+    network = from_state_dict(tensors, str(path))
+    if network.role == 'discriminator':
+        if name not in ('a', 'b'):
+            raise ValueError(f'{path} is a discriminator; expected a generator.')
+        return {name: network}
+    return {name or direction or 'a2b': network}
+
+
+def _from_exchange(tensors: dict, header: dict, path: Path) -> Iterator[tuple[str, Network]]:
+    found = traverse_util.unflatten_dict(tensors, sep='/')
+    for name, described in header.items():
+        role, spec, channels = described['role'], described['spec'], tuple(described['channels'])
+        expected = traverse_util.flatten_dict(param_shapes(role, spec, channels), sep='/')
+        params = found.get(name, {})
+        check_shapes(traverse_util.flatten_dict(params, sep='/'), expected, f'{path}, {name},')
+        yield name, Network(role, spec, channels, params)
+
+
+def _files_in(folder: Path, step: int | None) -> dict[Path, str | None]:
+    """The files to load, and what each holds as far as its name says it."""
+    for name in _GENERATOR_FILES:
+        if (folder / name).is_file():
+            others = {folder / DISCRIMINATORS_FILE: None, folder / _REVERSE_FILE: 'b2a'}
+            found = {file: role for file, role in others.items() if file.is_file()}
+            return {folder / name: 'a2b' if folder / _REVERSE_FILE in found else None} | found
+    epochs = {}
+    for file in sorted(folder.iterdir()):
+        match = _PYTORCH_FILE.fullmatch(file.name) or _HUGGAN_FILE.fullmatch(file.name)
+        if match:
+            epochs.setdefault(match['epoch'], {})[file] = _name_of(file)
+    newest = max(
+        epochs, key=lambda epoch: np.inf if epoch == 'latest' else int(epoch), default=None
+    )
+    epoch = newest if step is None else str(step)
+    if epoch is not None and epoch not in epochs:
+        raise ValueError(f'{folder} has no networks of epoch {epoch}, only {", ".join(epochs)}.')
+    return epochs.get(epoch, {})
+
+
+def _name_of(path: Path) -> str | None:
+    """'a2b', 'b2a', 'a' or 'b', if the name is one that the PyTorch code bases give."""
+    for pattern, names in ((_PYTORCH_FILE, PYTORCH_NAMES), (_HUGGAN_FILE, HUGGAN_NAMES)):
+        if match := pattern.fullmatch(path.name):
+            return {theirs: ours for ours, theirs in names.items()}.get(match['name'])
+    return None
