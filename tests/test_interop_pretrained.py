@@ -281,6 +281,7 @@ def test_repositories_of_the_hub(repositories, monkeypatch, online):
 
     assert_same(interop.load_pretrained('old/one'), {'a2b': one})
     assert_same(interop.load_pretrained('new/one', direction='b2a'), {'b2a': two})
+    assert_same(interop.load_pretrained('both/ways'), {'a2b': one, 'b2a': two})
     assert_same(interop.load_pretrained('both/ways', direction='b2a'), {'a2b': one, 'b2a': two})
     missing = {
         'not/one': 'not/one has no model.safetensors or pytorch_model.bin',
@@ -301,7 +302,11 @@ def test_our_own_repositories_have_all_four_networks(repositories, monkeypatch):
 
 def test_a_workdir_gives_its_newest_checkpoint_or_the_one_asked_for(tmp_path):
     networks = four_networks()
-    config = {'generator': RESNET | {'num_downs': 8}, 'data': {'channels_a': 3, 'channels_b': 1}}
+    config = {
+        'generator': RESNET | {'num_downs': 8},
+        'discriminator': PATCH,
+        'data': {'channels_a': 3, 'channels_b': 1},
+    }
     with Checkpoints(tmp_path / 'checkpoints') as checkpoints:
         for step, scale in ((1, 1.0), (2, 2.0)):
             params = {name: scaled(network.params, scale) for name, network in networks.items()}
@@ -313,6 +318,7 @@ def test_a_workdir_gives_its_newest_checkpoint_or_the_one_asked_for(tmp_path):
             checkpoints.save(step, state, {'config': config})
     expected = {name: networks[name] for name in ('a2b', 'b2a')}
     assert_same(interop.load_pretrained(tmp_path, step=1), expected)
+    assert_same(interop.load_pretrained(tmp_path, step=1, discriminators=True), networks)
     newest = interop.load_pretrained(tmp_path)
     assert_same(newest, {n: e._replace(params=scaled(e.params, 2.0)) for n, e in expected.items()})
     with pytest.raises(ValueError, match='3'):

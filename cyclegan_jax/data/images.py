@@ -58,7 +58,7 @@ def decode(
     """
     check_channels(channels)
     name = name or _name(source)
-    with _open(source, name, max_pixels) as image:
+    with open_image(source, name, max_pixels) as image:
         if getattr(image, 'is_animated', False):
             _note('of several frames or pages only the first is used', name)
         return to_array(ImageOps.exif_transpose(image), channels, name)
@@ -70,7 +70,7 @@ def read_size(source: PathOrBytes, max_pixels: int = MAX_PIXELS, name: str = '')
     Raises:
       ImageError: as `decode`, for what a header can tell.
     """
-    with _open(source, name, max_pixels) as image:
+    with open_image(source, name, max_pixels) as image:
         width, height = image.size
         # Pillow would decode a whole PNG in search of EXIF that follows the pixels.
         exif = {} if image.format == 'PNG' and 'exif' not in image.info else image.getexif()
@@ -159,8 +159,13 @@ def as_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
 
 
 @contextmanager
-def _open(source: PathOrBytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
-    """The image with only its header read. Every failure inside becomes an ImageError."""
+def open_image(source: PathOrBytes, name: str, max_pixels: int) -> Iterator[Image.Image]:
+    """The image with only its header read; every failure inside becomes an ImageError.
+
+    Args:
+      name: what errors call the image; '' for its path.
+      max_pixels: larger ones are refused.
+    """
     name = name or _name(source)
     try:
         # Opening a named pipe would wait forever.

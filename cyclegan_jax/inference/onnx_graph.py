@@ -1,0 +1,140 @@
+"""A generator as an ONNX graph, written with the `onnx` package.
+
+The graph takes and gives images as most ONNX tools do, (n, c, h, w), float32 in [-1, 1], of any
+number and of any size that the network takes. Its convolutions have the names of our parameters.
+"""
+
+import numpy as np
+from onnx import TensorProto, checker, helper, numpy_helper
+
+from cyclegan_jax.interop import Network
+from cyclegan_jax.interop.state_dict import to_weight
+
+_OPSET = 18
+_EPSILON = 1e-5
+
+
+def to_onnx(network: Network):
+    """Returns an onnx.ModelProto with one input, 'image', and one output, 'translation'."""
+    graph = _Graph(network.params)
+    write = {'resnet': _resnet, 'unet': _unet}[network.spec['kind']]
+    graph.node('Tanh', [write(graph, network.spec, 'image')], output='translation')
+    names = ('image', network.channels[0]), ('translation', network.channels[1])
+    ends = [
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ['n', channels, 'h', 'w'])
+        for name, channels in names
+    ]
+    onnx_graph = helper.make_graph(
+        graph.nodes, 'cyclegan_generator', ends[:1], ends[1:], graph.constants
+    )
+    model = helper.make_model(
+        onnx_graph,
+        producer_name='cyclegan_jax',
+        opset_imports=[helper.make_opsetid('', _OPSET)],
+        ir_version=10,
+    )
+    checker.check_model(model)
+    return model
+
+
+class _Graph:
+    """Nodes in the order of computation. Each method returns the name of what it adds."""
+
+    def __init__(self, params):
+        self.params = params
+        self.nodes = []
+        self.constants = []
+
+    def constant(self, name, array):
+        self.constants.append(numpy_helper.from_array(np.asarray(array), name))
+        return name
+
+    def node(self, op, inputs, output=None, **attributes):
+        output = output or f'{op}_{len(self.nodes)}'
+        self.nodes.append(helper.make_node(op, inputs, [output], name=output, **attributes))
+        return output
+
+    def conv(self, x, *path, stride=1, padding=0, up=False):
+        params = self.params
+        for name in path:
+            params = params[name]
+        name = '/'.join(path)
+        weight = to_weight(np.asarray(params['kernel'], np.float32), up)
+        inputs = [x, self.constant(f'{name}/weight', weight)]
+        if 'bias' in params:
+            inputs.append(self.constant(f'{name}/bias', np.asarray(params['bias'], np.float32)))
+        if not up:
+            return self.node('Conv', inputs, output=name, strides=[stride] * 2, pads=[padding] * 4)
+        extra = 1 if weight.shape[2] == 3 else 0  # a 3x3 kernel lacks a pixel at the far side
+        return self.node(
+            'ConvTranspose',
+            inputs,
+            output=name,
+            strides=[2, 2],
+            pads=[1] * 4,
+            output_padding=[extra] * 2,
+        )
+
+    def norm(self, x, channels):
+        """Instance norm, without learnt scales."""
+        name = f'norm_{len(self.nodes)}'
+        ones = self.constant(f'{name}/scale', np.ones(channels, np.float32))
+        zeros = self.constant(f'{name}/bias', np.zeros(channels, np.float32))
+        return self.node('InstanceNormalization', [x, ones, zeros], output=name, epsilon=_EPSILON)
+
+    def reflect(self, x, width):
+        name = f'reflect_{len(self.nodes)}'
+        pads = self.constant(f'{name}/pads', np.array([0, 0, width, width] * 2, np.int64))
+        return self.node('Pad', [x, pads], output=name, mode='reflect')
+
+    def double(self, x):
+        """Twice the size, each pixel repeated."""
+        name = f'double_{len(self.nodes)}'
+        scales = self.constant(f'{name}/scales', np.array([1, 1, 2, 2], np.float32))
+        return self.node(
+            'Resize',
+            [x, '', scales],
+            output=name,
+            mode='nearest',
+            coordinate_transformation_mode='asymmetric',
+            nearest_mode='floor',
+        )
+
+
+def _resnet(graph, spec, x):
+    width = spec['width']
+
+    def norm_relu(x, channels):
+        return graph.node('Relu', [graph.norm(x, channels)])
+
+    x = norm_relu(graph.conv(graph.reflect(x, 3), 'in'), width)
+    for i in range(2):
+        x = norm_relu(graph.conv(x, f'down_{i}', stride=2, padding=1), width * 2 ** (i + 1))
+    for i in range(spec['num_blocks']):
+        y = norm_relu(graph.conv(graph.reflect(x, 1), f'block_{i}', 'conv_0'), width * 4)
+        y = graph.norm(graph.conv(graph.reflect(y, 1), f'block_{i}', 'conv_1'), width * 4)
+        x = graph.node('Add', [x, y])
+    for i in range(2):
+        if spec['upsample'] == 'nearest':
+            x = graph.conv(graph.double(x), f'up_{i}', padding=1)
+        else:
+            x = graph.conv(x, f'up_{i}', up=True)
+        x = norm_relu(x, width * 2 ** (1 - i))
+    return graph.conv(graph.reflect(x, 3), 'out')
+
+
+def _unet(graph, spec, x):
+    innermost = spec['num_downs'] - 1
+    widths = [spec['width'] * min(2**i, 8) for i in range(spec['num_downs'])]
+    skips = []
+    for i, width in enumerate(widths):
+        x = x if i == 0 else graph.node('LeakyRelu', [x], alpha=0.2)
+        x = graph.conv(x, f'down_{i}', stride=2, padding=1)
+        x = x if i in (0, innermost) else graph.norm(x, width)
+        skips.append(x)
+    x = skips.pop()
+    for i in reversed(range(1, spec['num_downs'])):
+        x = graph.conv(graph.node('Relu', [x]), f'up_{i}', up=True)
+        x = graph.norm(x, widths[i - 1])
+        x = graph.node('Concat', [skips.pop(), x], axis=1)
+    return graph.conv(graph.node('Relu', [x]), 'up_0', up=True)

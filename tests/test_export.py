@@ -1,0 +1,209 @@
+"""What is exported gives, in the program that reads it, what the generator gives here."""
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from translate_fixtures import RESNET, random_network
+
+from cyclegan_jax import export, interop
+from cyclegan_jax.inference.exporting import FORMATS
+from cyclegan_jax.interop import make_module, param_shapes
+
+NEAREST = RESNET | {'upsample': 'nearest'}
+UNET = interop.full_spec('generator', {'kind': 'unet', 'width': 2, 'num_downs': 5})
+WIDE = NEAREST | {'width': 64}
+
+
+def apply(network, images):
+    module = make_module(network.role, network.spec, network.channels)
+    return np.asarray(module.apply({'params': network.params}, jnp.asarray(images)))
+
+
+def images(*shape):
+    return np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
+
+
+def export_two(tmp_path, format_, spec=RESNET, channels=(3, 3)):
+    """Exports two random generators; returns them and the folder."""
+    networks = {
+        'a2b': random_network(channels, spec, seed=1),
+        'b2a': random_network(channels[::-1], spec, seed=2),
+    }
+    interop.save_pretrained(tmp_path / 'model', networks)
+    folder = tmp_path / 'out'
+    status = export.main(
+        [f'--model={tmp_path / "model"}', f'--output={folder}', f'--format={format_}']
+    )
+    return networks, folder, status
+
+
+def assert_same_generators(model, networks):
+    loaded = interop.load_pretrained(model)
+    assert loaded.keys() == networks.keys()
+    for name, network in networks.items():
+        assert loaded[name].spec == network.spec
+        jax.tree.map(np.testing.assert_array_equal, loaded[name].params, network.params)
+
+
+def test_all_formats_of_the_command_exist():
+    assert export.FORMATS == FORMATS
+
+
+def test_safetensors_are_read_back_and_described(tmp_path):
+    networks, folder, status = export_two(tmp_path, 'safetensors', channels=(3, 1))
+    assert status == 0
+    assert_same_generators(folder, networks)
+    config = json.loads((folder / 'config.json').read_text())
+    assert config['cyclegan_jax']['a2b']['channels'] == [3, 1]
+    assert 'pipeline_tag: image-to-image' in (folder / 'README.md').read_text()
+
+
+def test_pytorch_loads_all_four_networks(tmp_path):
+    torch = pytest.importorskip('torch')
+    import torch_networks as published
+
+    networks = {'a2b': random_network(seed=1), 'b2a': random_network(seed=2)}
+    patch = interop.full_spec('discriminator', {'width': 4, 'num_layers': 2})
+    for seed, domain in enumerate('ab'):
+        params = random_params(param_shapes('discriminator', patch, (3, 1)), seed)
+        networks[domain] = interop.Network('discriminator', patch, (3, 1), params)
+    interop.save_pretrained(tmp_path, networks)
+    assert export.main([f'--model={tmp_path}', f'--output={tmp_path}/out', '--format=pytorch']) == 0
+    # Its D_A judges images of b.
+    theirs = {'a2b': 'G_A', 'b2a': 'G_B', 'b': 'D_A', 'a': 'D_B'}
+    for name, network in networks.items():
+        generator = network.role == 'generator'
+        module = published.ResNet(3, 3, 4, 1) if generator else published.Patch(3, 4, 2)
+        path = tmp_path / 'out' / f'latest_net_{theirs[name]}.pth'
+        module.load_state_dict(torch.load(path, weights_only=True))
+        x = images(1, 32, 32, 3)
+        with torch.no_grad():
+            result = module(torch.from_numpy(x.transpose(0, 3, 1, 2))).numpy()
+        np.testing.assert_allclose(result.transpose(0, 2, 3, 1), apply(network, x), atol=1e-4)
+
+
+def random_params(shapes, seed):
+    rng = np.random.default_rng(seed)
+    is_shape = lambda leaf: isinstance(leaf, tuple)
+    draw = lambda shape: rng.normal(0, 0.1, shape).astype(np.float32)
+    return jax.tree.map(draw, shapes, is_leaf=is_shape)
+
+
+def test_huggan_loads_its_folders_by_from_pretrained(tmp_path):
+    torch = pytest.importorskip('torch')
+    import torch_networks as published
+    from huggingface_hub import PyTorchModelHubMixin
+
+    class GeneratorResNet(published.HugganResNet, PyTorchModelHubMixin):
+        def __init__(self, input_shape, num_residual_blocks):
+            super().__init__(input_shape, num_residual_blocks)
+
+    networks, folder, status = export_two(tmp_path, 'huggan', WIDE)
+    assert status == 0
+    x = images(1, 32, 32, 3)
+    for place, name in ((folder, 'a2b'), (folder / 'b2a', 'b2a')):
+        module = GeneratorResNet.from_pretrained(place)  # config.json gives the arguments
+        with torch.no_grad():
+            result = module(torch.from_numpy(x.transpose(0, 3, 1, 2))).numpy()
+        np.testing.assert_allclose(
+            result.transpose(0, 2, 3, 1), apply(networks[name], x), atol=1e-4
+        )
+        assert 'GeneratorResNet.from_pretrained' in (place / 'README.md').read_text()
+    assert_same_generators(folder, networks)
+
+
+@pytest.mark.parametrize('spec', [RESNET, NEAREST, UNET])
+def test_stablehlo_takes_any_number_and_size(tmp_path, spec):
+    pytest.importorskip('flatbuffers')
+    from jax import export as jax_export
+
+    networks, folder, status = export_two(tmp_path, 'stablehlo', spec, channels=(3, 1))
+    assert status == 0
+    for name, network in networks.items():
+        program = jax_export.deserialize(bytearray((folder / f'{name}.stablehlo').read_bytes()))
+        assert set(program.platforms) == {'cpu', 'cuda', 'tpu'}
+        for shape in ((1, 32, 64), (3, 64, 32)):
+            x = images(*shape, network.channels[0])
+            np.testing.assert_allclose(program.call(x), apply(network, x), atol=1e-5)
+
+
+@pytest.mark.parametrize('spec', [RESNET, NEAREST, UNET])
+def test_onnx_takes_any_number_and_size(tmp_path, spec):
+    pytest.importorskip('onnx')
+    onnxruntime = pytest.importorskip('onnxruntime')
+    networks, folder, status = export_two(tmp_path, 'onnx', spec, channels=(3, 1))
+    assert status == 0
+    for name, network in networks.items():
+        session = onnxruntime.InferenceSession(folder / f'{name}.onnx')
+        for shape in ((1, 32, 64), (3, 64, 32)):
+            x = images(*shape, network.channels[0])
+            [result] = session.run(None, {'image': x.transpose(0, 3, 1, 2)})
+            np.testing.assert_allclose(result.transpose(0, 2, 3, 1), apply(network, x), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ('format_', 'spec', 'words'),
+    [
+        ('pytorch', NEAREST, 'choose --format=huggan'),
+        ('huggan', RESNET, 'choose --format=pytorch'),
+        ('huggan', NEAREST, 'width 64 and channels (3, 3) only'),
+    ],
+)
+def test_what_the_other_code_cannot_hold_is_refused(tmp_path, capsys, format_, spec, words):
+    _, folder, status = export_two(tmp_path, format_, spec)
+    error = capsys.readouterr().err
+    assert status == 2
+    assert words in error and error.count('\n') == 1
+    assert not any(folder.iterdir())
+
+
+def test_a_program_that_gives_something_else_is_not_exported(tmp_path, monkeypatch, capsys):
+    pytest.importorskip('flatbuffers')
+    from jax import export as jax_export
+
+    class Wrong:
+        def call(self, x):
+            return x
+
+    monkeypatch.setattr(jax_export, 'deserialize', lambda content: Wrong())
+    _, folder, status = export_two(tmp_path, 'stablehlo')
+    assert status == 2
+    assert 'gives other images than JAX' in capsys.readouterr().err
+    assert not any(folder.iterdir())
+
+
+def test_push_uploads_the_folder(tmp_path, monkeypatch, capsys):
+    uploads = []
+
+    class Api:
+        def create_repo(self, repo_id, exist_ok):
+            return f'https://hub/{repo_id}'
+
+        def upload_folder(self, repo_id, folder_path):
+            uploads.append((repo_id, {path.name for path in folder_path.iterdir()}))
+
+    monkeypatch.setattr('huggingface_hub.HfApi', Api)
+    monkeypatch.setattr('huggingface_hub.get_token', lambda: 'token')
+    interop.save_pretrained(tmp_path, {'a2b': random_network(), 'b2a': random_network()})
+    flags = [f'--model={tmp_path}', f'--output={tmp_path / "out"}', '--push=user/zebras']
+    assert export.main(flags) == 0
+    assert uploads == [('user/zebras', {'model.safetensors', 'config.json', 'README.md'})]
+    assert 'https://hub/user/zebras' in capsys.readouterr().out
+
+
+def test_push_without_a_connection_keeps_the_export(tmp_path, monkeypatch, capsys):
+    class Api:
+        def create_repo(self, repo_id, exist_ok):
+            raise ConnectionError('no route to host')
+
+    monkeypatch.setattr('huggingface_hub.HfApi', Api)
+    monkeypatch.setattr('huggingface_hub.get_token', lambda: 'token')
+    interop.save_pretrained(tmp_path, {'a2b': random_network()})
+    flags = [f'--model={tmp_path}', f'--output={tmp_path / "out"}', '--push=user/zebras']
+    assert export.main(flags) == 2
+    error = capsys.readouterr().err
+    assert 'no route to host' in error and 'The export itself is complete' in error
+    assert (tmp_path / 'out' / 'model.safetensors').exists()

@@ -1,0 +1,222 @@
+"""The translate command, as a user calls it."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+from translate_fixtures import picture, random_network
+
+from cyclegan_jax import interop, translate
+from cyclegan_jax.inference import Translator
+
+
+@pytest.fixture(scope='module')
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp('model')
+    networks = {'a2b': random_network(seed=1), 'b2a': random_network(seed=2)}
+    interop.save_pretrained(folder, networks)
+    return str(folder)
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """Pictures of several kinds in a tree."""
+    root = tmp_path / 'photos'
+    for name, mode, size in [
+        ('wide.png', 'RGB', (30, 21)),
+        ('summer/tall.PNG', 'RGBA', (21, 30)),
+        ('summer/deep.png', 'I;16', (30, 21)),
+        ('summer/noon/photo.jpg', 'RGB', (32, 16)),
+        ('grey.tif', 'L', (17, 17)),
+    ]:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        picture(mode, size).save(root / name)
+    (root / 'notes.txt').write_text('not a picture')
+    (root / '._wide.png').write_text('left by a Mac')
+    return root
+
+
+def run(model, source, output, *flags):
+    return translate.main([f'--model={model}', f'--input={source}', f'--output={output}', *flags])
+
+
+def tree(folder):
+    return {str(path.relative_to(folder)) for path in folder.rglob('*') if path.is_file()}
+
+
+NAMES = {'wide.png', 'summer/tall.PNG', 'summer/deep.png', 'summer/noon/photo.jpg', 'grey.tif'}
+
+
+def test_a_folder_keeps_tree_names_formats_sizes_and_kinds(model, photos, tmp_path):
+    output = tmp_path / 'out'
+    assert run(model, photos, output) == 0
+    assert tree(output) == NAMES
+    for name in NAMES:
+        with Image.open(photos / name) as given, Image.open(output / name) as result:
+            assert (result.format, result.size) == (given.format, given.size)
+            assert result.mode == given.mode
+    with Image.open(photos / 'wide.png') as given:
+        expected = Translator.from_pretrained(model)(given)
+    with Image.open(output / 'wide.png') as result:
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_one_file_and_a_pattern(model, photos, tmp_path):
+    assert run(model, photos / 'summer/tall.PNG', tmp_path / 'one') == 0
+    assert tree(tmp_path / 'one') == {'tall.PNG'}
+    assert run(model, photos / '**/*.png', tmp_path / 'some') == 0
+    assert tree(tmp_path / 'some') == {'wide.png', 'summer/deep.png'}
+
+
+def test_both_directions(model, photos, tmp_path):
+    assert run(model, photos / 'wide.png', tmp_path, '--direction=a2b,b2a') == 0
+    for direction in ('a2b', 'b2a'):
+        with Image.open(photos / 'wide.png') as given:
+            expected = Translator.from_pretrained(model, direction)(given)
+        with Image.open(tmp_path / direction / 'wide.png') as result:
+            np.testing.assert_array_equal(result, expected)
+
+
+def test_a_bad_picture_is_named_and_the_rest_is_done(model, photos, tmp_path, capsys):
+    whole = (photos / 'summer/noon/photo.jpg').read_bytes()
+    (photos / 'cut.jpg').write_bytes(whole[: len(whole) // 2])
+    (photos / 'empty.png').touch()
+    Image.new('F', (16, 16)).save(photos / 'float.tif')
+    assert run(model, photos, tmp_path / 'out', '--batch=4') == 1
+    assert tree(tmp_path / 'out') == NAMES
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith('error')]
+    assert len(errors) == 3
+    assert any('cut.jpg' in line for line in errors)
+    assert any('empty.png: empty file' in line for line in errors)
+    assert any('float.tif: floating point' in line for line in errors)
+
+
+def test_skip_existing_makes_only_what_is_missing(model, photos, tmp_path):
+    output = tmp_path / 'out'
+    run(model, photos, output)
+    (output / 'grey.tif').unlink()
+    (output / 'wide.png').write_bytes(b'kept')
+    assert run(model, photos, output, '--skip-existing') == 0
+    assert tree(output) == NAMES
+    assert (output / 'wide.png').read_bytes() == b'kept'
+
+
+def test_format_and_what_it_cannot_hold(model, photos, tmp_path):
+    output = tmp_path / 'out'
+    assert run(model, photos, output, '--format=jpg') == 0
+    assert tree(output) == {
+        'wide.jpg',
+        'summer/tall.jpg',
+        'summer/deep.jpg',
+        'summer/noon/photo.jpg',
+        'grey.jpg',
+    }
+    with Image.open(output / 'summer/deep.jpg') as deep:
+        assert deep.mode == 'L' and np.asarray(deep).std() > 5
+    with Image.open(photos / 'summer/tall.PNG') as given:
+        hidden = np.asarray(given.getchannel('A')) == 0
+    with Image.open(output / 'summer/tall.jpg') as opaque:
+        assert np.median(np.asarray(opaque)[hidden]) > 245  # white, not what lay below
+
+
+@pytest.mark.parametrize('batch', [1, 3, 8])
+def test_batches_of_mixed_sizes(model, tmp_path, batch):
+    sizes = [(20, 20), (24, 20), (20, 20), (20, 24), (20, 20), (20, 20)]
+    for i, size in enumerate(sizes):
+        picture(size=size, seed=i).save(tmp_path / f'{i}.png')
+    assert run(model, tmp_path, tmp_path / 'out', f'--batch={batch}') == 0
+    translator = Translator.from_pretrained(model)
+    for i, size in enumerate(sizes):
+        with Image.open(tmp_path / 'out' / f'{i}.png') as result:
+            expected = np.asarray(translator(picture(size=size, seed=i)), int)
+            assert np.abs(np.asarray(result, int) - expected).max() <= 1
+
+
+def test_size_and_tile(model, photos, tmp_path):
+    with Image.open(photos / 'wide.png') as given:
+        translator = Translator.from_pretrained(model)
+        for flag, options in {
+            '--size=16': {'size': 16},
+            '--size=16x24': {'size': (16, 24)},
+            '--tile=16': {'tile': 16},
+        }.items():
+            assert run(model, photos / 'wide.png', tmp_path, flag) == 0
+            with Image.open(tmp_path / 'wide.png') as result:
+                np.testing.assert_array_equal(result, translator(given, **options))
+
+
+def test_orientation_of_a_camera_is_applied(model, tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees
+    picture(size=(30, 20)).save(tmp_path / 'photo.png', exif=exif)
+    assert run(model, tmp_path / 'photo.png', tmp_path / 'out') == 0
+    with Image.open(tmp_path / 'out' / 'photo.png') as result:
+        assert result.size == (20, 30)
+        assert not result.getexif().get(0x0112)
+
+
+def test_output_inside_the_input_is_not_translated_again(model, photos):
+    for _ in range(2):
+        assert run(model, photos, photos / 'out') == 0
+    assert tree(photos / 'out') == NAMES
+
+
+@pytest.mark.parametrize(
+    ('flags', 'words'),
+    [
+        (['--input=nowhere'], 'nowhere does not exist'),
+        (['--input=*.nothing'], 'has no images'),
+        (['--model=no/such/model'], 'no/such/model does not exist'),
+        (['--format=doc'], 'choose --format, one of png, '),
+        (['--output={photos}'], 'would be replaced; choose another --output'),
+    ],
+)
+def test_mistakes_end_in_one_line(model, photos, tmp_path, capsys, flags, words):
+    flags = [flag.format(photos=photos) for flag in flags]
+    assert run(model, photos, tmp_path / 'out', *flags) == 2
+    error = capsys.readouterr().err
+    assert error.startswith('error: ') and error.count('\n') == 1
+    assert words in error
+
+
+def test_two_pictures_never_become_one(model, photos, tmp_path, capsys):
+    picture().save(photos / 'wide.jpg')
+    assert run(model, photos, tmp_path / 'out', '--format=png') == 2
+    assert 'would both become' in capsys.readouterr().err
+
+
+def test_one_generator_has_one_direction(photos, tmp_path, capsys):
+    interop.save_pretrained(tmp_path, {'b2a': random_network()})
+    assert run(tmp_path, photos, tmp_path / 'out', '--direction=a2b,b2a') == 2
+    assert 'has no generator a2b, only b2a' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    'flag', ['--direction=AtoB', '--size=0', '--size=axb', '--batch=0', '--tile=-3']
+)
+def test_wrong_values_are_refused_by_name(flag, capsys):
+    with pytest.raises(SystemExit) as exit_:
+        run('m', 'i', 'o', flag)
+    assert exit_.value.code == 2
+    assert flag.partition('=')[0] in capsys.readouterr().err
+
+
+def test_help_needs_no_jax():
+    code = (
+        'import sys\n'
+        'from cyclegan_jax import translate\n'
+        'try:\n    translate.main(["--help"])\n'
+        'finally:\n    assert "jax" not in sys.modules and "numpy" not in sys.modules'
+    )
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=True)
+    assert '--direction' in done.stdout
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason='root may write anywhere')
+def test_a_folder_that_cannot_be_written(model, photos, tmp_path, capsys):
+    tmp_path.chmod(0o500)
+    assert run(model, photos / 'wide.png', tmp_path / 'out') == 1
+    assert 'Permission denied' in capsys.readouterr().err
