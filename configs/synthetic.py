@@ -31,5 +31,7 @@ def get_config() -> ConfigDict:
     config.schedule.decay_start_epoch = 1
     config.log_every = 50
     config.sample_every = config.evaluate_every = 200
+    config.evaluate_metrics = 'paired'
     config.checkpoint_every = 500
+    config.keep_best = 'psnr_a2b'
     return config

@@ -16,6 +16,7 @@ if it can be read; a damaged one is renamed to `<step>.damaged` and the one befo
 import contextlib
 import dataclasses
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -30,7 +31,10 @@ from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from cyclegan_jax.workdir import write_json
+
 _MANIFEST = 'SHA256SUMS'
+_BEST = 'best.json'
 
 # For a failed write orbax logs a traceback from each of its threads, hundreds of lines, before it
 # raises the same error to us; for a good one, twenty lines of progress.
@@ -73,7 +77,22 @@ class Checkpoints(contextlib.AbstractContextManager):
         """What was saved as metadata with `step`."""
         return _inspect(self.directory / str(step)).custom_metadata
 
-    def save(self, step: int, state: Any, metadata: dict) -> None:
+    def best_record(self) -> dict | None:
+        """{'step', ...}: what was given to `save` with the best checkpoint, if there is one."""
+        path = self.directory / _BEST
+        return json.loads(path.read_text()) if path.exists() else None
+
+    def best(self) -> int:
+        """Step of the best checkpoint; raises CheckpointError if there is none."""
+        record = self.best_record()
+        if record is None or record['step'] not in self.steps():
+            raise CheckpointError(
+                f'{self.directory} has no best checkpoint; a run keeps one if its config sets '
+                'evaluate_every and keep_best.'
+            )
+        return record['step']
+
+    def save(self, step: int, state: Any, metadata: dict, best: dict | None = None) -> None:
         """Starts to write a checkpoint of `state`, which may be donated as soon as this returns.
 
         A step that is there already is left as it is. An earlier save is waited for first; raises
@@ -82,6 +101,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         Args:
           state: dataclass with `generators`, `discriminators` and other fields of jax.Arrays.
           metadata: JSON values; with several processes, those of process 0 are kept.
+          best: why this is the best checkpoint so far, for `best_record`. It stays until the next.
         """
         self.wait()
         if step in self.steps():
@@ -98,7 +118,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             response = ocp.save_checkpointables_async(
                 self.directory / str(step), _split(state), custom_metadata=metadata
             )
-        self._pending = self._worker.submit(self._finish, step, response)
+        self._pending = self._worker.submit(self._finish, step, response, best)
 
     def wait(self) -> None:
         """Returns when nothing is being written; raises CheckpointError if the last save failed."""
@@ -197,13 +217,17 @@ class Checkpoints(contextlib.AbstractContextManager):
             return networks, saved.custom_metadata, candidate
         raise CheckpointError(f'no good checkpoint in {self.directory} among {candidates}.')
 
-    def _finish(self, step: int, response: ocp.AsyncResponse) -> None:
+    def _finish(self, step: int, response: ocp.AsyncResponse, best: dict | None) -> None:
         with self._writing(step):
             response.result()
             if jax.process_index() == 0:
                 _write_manifest(self.directory / str(step))
+                if best is not None:
+                    write_json(self.directory / _BEST, {'step': step, **best})
+                kept = (self.best_record() or {}).get('step')
                 for old in self.steps()[: -self._keep]:
-                    shutil.rmtree(self.directory / str(old))
+                    if old != kept:
+                        shutil.rmtree(self.directory / str(old))
 
     @contextlib.contextmanager
     def _writing(self, step: int) -> Iterator[None]:

@@ -41,6 +41,11 @@ def check_config(config: ConfigDict) -> None:
             f'schedule.decay_start_epoch is {start}, past the last epoch, '
             f'schedule.num_epochs = {epochs}; for a constant rate make them equal.'
         )
+    if config.keep_best and not config.evaluate_every:
+        raise ValueError(
+            f'keep_best is {config.keep_best!r}, but evaluate_every is 0, so that nothing is ever '
+            'scored; set it.'
+        )
     rate = config.optimizer.learning_rate
     if not (rate > 0 and math.isfinite(rate)):
         raise ValueError(f'optimizer.learning_rate is {rate}; it must be a positive number.')
@@ -78,19 +83,6 @@ def check_image_size(nets: networks.Networks, image_size: tuple[int, int]) -> No
 
 def _nearest(side: int, multiple: int) -> int:
     return max(1, round(side / multiple)) * multiple
-
-
-def check_truth(config: ConfigDict, dataset: data.Dataset) -> None:
-    """Whether the scores that are asked for can be had.
-
-    Raises:
-      ValueError: no translation of the test images is known.
-    """
-    if config.evaluate_every and not dataset.paired:
-        raise ValueError(
-            f'evaluate_every is {config.evaluate_every}, but only data.source=synthetic knows the '
-            'true translations that PSNR and SSIM need; set it to 0.'
-        )
 
 
 def check_same_config(config: ConfigDict, saved: Mapping) -> None:

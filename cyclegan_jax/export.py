@@ -33,7 +33,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add('--output', required=True, metavar='DIR', type=Path, help='made if it is not there')
     add('--format', default='safetensors', choices=FORMATS)
-    add('--step', type=int, help='checkpoint of a workdir; default: the latest')
+    add(
+        '--step',
+        type=lambda text: text if text == 'best' else int(text),
+        metavar='N|best',
+        help='checkpoint of a workdir; default: the latest',
+    )
     add('--push', metavar='USER/NAME', help='then upload the folder to the Hugging Face hub')
     return parser.parse_args(argv)
 

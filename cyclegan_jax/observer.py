@@ -1,4 +1,4 @@
-"""What a run shows of itself: log lines, sample grids, scores against a known truth."""
+"""What a run shows of itself: log lines, sample grids, scores."""
 
 import contextlib
 import time
@@ -11,14 +11,13 @@ from jax.sharding import Mesh
 
 from cyclegan_jax import metrics, sharding, visuals
 from cyclegan_jax.data import Dataset
-from cyclegan_jax.evaluation import paired
+from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.networks import Networks
 from cyclegan_jax.train_step import to_float, to_uint8
 
 Array = jax.Array
 
 _SAMPLES = 6  # columns of a sample grid
-_CHUNK = 8  # images translated in one call while evaluating
 
 
 class Stopwatch:
@@ -63,10 +62,11 @@ class Observer:
         dataset: Dataset,
         networks: Networks,
         domains: Mapping[str, str],
+        scorer: Scorer | None,
         writer: metrics.MetricWriter,
         progress: metrics.Progress,
     ):
-        self._workdir, self._dataset, self._domains = workdir, dataset, domains
+        self._workdir, self._domains, self._scorer = workdir, domains, scorer
         self._writer, self._progress = writer, progress
         self._everywhere = sharding.replicated(mesh)
         samples = dataset.test(_SAMPLES)
@@ -140,23 +140,17 @@ class Observer:
             metrics.attempt(folder, visuals.write_gallery, self._workdir, f'{a} and {b}')
             self._writer.images(step, {'samples': grid})
 
-    def evaluate(self, step: int, generators: Mapping) -> None:
-        """PSNR and SSIM of the translated test images against their truth."""
-        test = self._dataset.test()
-        scalars, line = {}, f'step {step}'
-        for source, target in ('ab', 'ba'):
-            direction = f'{source}2{target}'
-            output = self._translate(generators, direction, test[source], _CHUNK)
-            line += f'  {direction}:'
-            for name, score in (('psnr', paired.psnr), ('ssim', paired.ssim)):
-                value = float(np.mean(score(output, test[target])))
-                before = float(np.mean(score(test[source], test[target])))
-                scalars[f'evaluation/{name}/{direction}'] = value
-                scalars[f'evaluation/{name}/{direction}_untranslated'] = before
-                unit = ' dB' if name == 'psnr' else ''
-                line += f' {name.upper()} {value:.3g}{unit} (untranslated {before:.3g})'
-        self._progress.log(line)
+    def evaluate(self, step: int, generators: Mapping) -> dict | None:
+        """Scores the generators; returns {'score', 'value'} if that of keep_best is a record."""
+
+        def translate(direction, images):
+            return self._translate(generators, direction, images, len(images))
+
+        scalars, lines, best = self._scorer.score(translate)
+        for line in lines:
+            self._progress.log(f'step {step}  {line}')
         self._writer.scalars(step, scalars)
+        return best
 
     def _translate(
         self, generators: Mapping, direction: str, images: np.ndarray, chunk: int

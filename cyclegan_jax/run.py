@@ -28,6 +28,7 @@ from cyclegan_jax import (
     train_step,
 )
 from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.observer import Observer
 from cyclegan_jax.train_state import TrainState
 from cyclegan_jax.workdir import open_workdir, write_json
@@ -90,7 +91,15 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         process_count=jax.process_count(),
     )
     checks.check_image_size(nets, dataset.image_size)
-    checks.check_truth(config, dataset)
+    scorer = None
+    if config.evaluate_every:
+        scorer = Scorer(
+            dataset,
+            config.evaluate_metrics,
+            config.keep_best,
+            checkpoints.best_record(),
+            config.data.name,
+        )
     steps_per_epoch = -(-dataset.epoch_length // config.batch_size)
     total_steps = config.schedule.num_epochs * steps_per_epoch
     total_steps = min(total_steps, config.max_steps or total_steps)
@@ -140,6 +149,9 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     resources.callback(progress.close)
     domains = {'a': config.domain_a, 'b': config.domain_b}
     progress.log(_describe(dataset, domains, shapes, steps_per_epoch, total_steps))
+    if scorer:
+        for metric, why in scorer.unavailable.items():
+            progress.log(f'{metric} will not be computed: {why}')
     if start >= total_steps:
         progress.log(
             f'This run is complete: it has {start} of {total_steps} steps. To go on, raise '
@@ -177,7 +189,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         total_steps=total_steps,
         checkpoints=checkpoints,
         progress=progress,
-        observer=Observer(workdir, mesh, dataset, nets, domains, writer, progress),
+        observer=Observer(workdir, mesh, dataset, nets, domains, scorer, writer, progress),
     )
 
 

@@ -3,7 +3,7 @@
 The order inside it is a contract, because a resumed run must equal an unbroken one:
 
 1. Read the batch of step t, dispatch step t, and only then wait for step t - 1.
-2. Log, save, sample and evaluate between steps, always with the state after the step.
+2. Log, evaluate, save and sample between steps, always with the state after the step.
 3. Save before the next batch is read: a checkpoint's data position is that of the next step.
 """
 
@@ -105,12 +105,13 @@ def loop(run: Run) -> int:
                 )
                 window = []
             with stopwatch.paused():
-                if save:
-                    _save(run, step, state)
+                best = None
+                if config.evaluate_every and (last or step % config.evaluate_every == 0):
+                    best = run.observer.evaluate(step, state.generators)
+                if save or best:
+                    _save(run, step, state, best)
                 if last or step % config.sample_every == 0:
                     run.observer.sample(step, state.generators)
-                if config.evaluate_every and (last or step % config.evaluate_every == 0):
-                    run.observer.evaluate(step, state.generators)
     run.checkpoints.wait()
     if signal is None:
         run.progress.log(f'Finished after {step} steps.')
@@ -127,12 +128,12 @@ def _check_finite(run: Run, step: int, window: Sequence[Mapping[str, jax.Array]]
         raise NotFiniteError(f'{found[1]} is not finite at step {found[0]}; {_advice(run)}')
 
 
-def _save(run: Run, step: int, state: TrainState) -> None:
+def _save(run: Run, step: int, state: TrainState, best: Mapping | None) -> None:
     # The losses show a broken parameter only one step later.
     if not _all_finite((state.generators, state.discriminators)):
         raise NotFiniteError(f'a parameter is not finite after step {step}; {_advice(run)}')
     metadata = {**run.metadata, 'batches': run.batches.get_state()}
-    run.checkpoints.save(step, state, metadata)
+    run.checkpoints.save(step, state, metadata, best)
 
 
 @jax.jit

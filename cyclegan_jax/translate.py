@@ -34,7 +34,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         type=_directions,
         help='a2b (default) or b2a; a2b,b2a does both, in folders of their own',
     )
-    add('--step', type=int, help='checkpoint of a workdir; default: the latest')
+    add(
+        '--step',
+        type=lambda text: text if text == 'best' else int(text),
+        metavar='N|best',
+        help='checkpoint of a workdir; default: the latest',
+    )
     add('--input', required=True, metavar='FILE|DIR|GLOB', help='pictures; quote a GLOB')
     add('--output', required=True, metavar='DIR', type=Path)
     add(

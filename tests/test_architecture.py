@@ -19,7 +19,7 @@ DOORS = {
     'datasets': ('data/',),
     'tensorboardX': ('metrics.py',),
     'clu': ('metrics.py',),
-    'torch': ('interop/', 'evaluation/inception_weights.py'),
+    'torch': ('interop/',),
     'safetensors': ('interop/',),
     'tensorflow': (),
 }
@@ -32,7 +32,7 @@ LEAVES = {
     'sharding': set(),
     'metrics': set(),
     'workdir': set(),
-    'checkpoint': set(),
+    'checkpoint': {'workdir'},
     'interrupt': set(),
     'networks': {'layers'},
     'train_state': {'networks', 'image_pool', 'sharding'},

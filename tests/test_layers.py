@@ -42,10 +42,10 @@ def test_up_conv_spreads_each_pixel_over_its_window(size):
     def plain(x, kernel):
         n, h, w, _ = x.shape
         y = jnp.zeros((n, 2 * h + 2, 2 * w + 2, kernel.shape[-1]))
-        spread = jnp.einsum('nhwi,klio->nhwklo', x, jnp.flip(kernel, (0, 1)))
+        spread = jnp.einsum('nhwi,kmio->nhwkmo', x, jnp.flip(kernel, (0, 1)))
         for k in range(size):
-            for l in range(size):
-                y = y.at[:, k : k + 2 * h : 2, l : l + 2 * w : 2].add(spread[:, :, :, k, l])
+            for m in range(size):
+                y = y.at[:, k : k + 2 * h : 2, m : m + 2 * w : 2].add(spread[:, :, :, k, m])
         return y[:, 1 : 2 * h + 1, 1 : 2 * w + 1]  # padding 1 cuts the rim
 
     assert_same_with_gradients(layers.up_conv, plain, x, kernel)

@@ -10,6 +10,7 @@ from PIL import Image
 from configs import synthetic
 from cyclegan_jax import train
 from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.interop import load_pretrained
 from cyclegan_jax.metrics import read_metrics
 from cyclegan_jax.workdir import open_workdir
 
@@ -34,6 +35,7 @@ def tiny(**fields):
             'sample_every': 4,
             'evaluate_every': 4,
             'checkpoint_every': 3,
+            'keep_best': '',
             **fields,
         }
     )
@@ -250,3 +252,39 @@ def test_training_starts_from_networks_that_exist(finished, tmp_path, saved, cap
             np.testing.assert_allclose(x, y, atol=1e-9)
     assert train.main(tiny(**{**fields, 'generator.width': 8}), tmp_path / 'unlike') == 2
     assert 'generator.width is 8, a2b of the weights has 4' in capsys.readouterr().err
+
+
+def test_the_best_checkpoint_is_kept_beside_the_latest(tmp_path):
+    config = tiny(keep_best='ssim_b2a', keep_checkpoints=1, evaluate_every=1)
+    assert train.main(config, tmp_path) == 0
+    scores = {
+        record['step']: record['evaluation/ssim/b2a']
+        for record in read_metrics(tmp_path)
+        if 'evaluation/ssim/b2a' in record
+    }
+    best = max(scores, key=scores.get)
+    checkpoints = Checkpoints(tmp_path / 'checkpoints')
+    assert checkpoints.best() == best
+    assert checkpoints.steps() == sorted({best, 8})
+    record = checkpoints.best_record()
+    assert record == {'step': best, 'score': 'ssim_b2a', 'value': scores[best]}
+    networks = load_pretrained(tmp_path, step='best')
+    known, _, _ = checkpoints.restore_networks(best)
+    for x, y in zip(
+        jax.tree.leaves(networks['a2b'].params), jax.tree.leaves(known['a2b']), strict=True
+    ):
+        np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.parametrize(
+    ('fields', 'said'),
+    [
+        ({'keep_best': 'psnr'}, 'a score and a direction, such as psnr_a2b'),
+        ({'keep_best': 'fid_pytorch_a2b'}, 'fid_pytorch is not computed'),
+        ({'keep_best': 'psnr_a2b', 'evaluate_every': 0}, 'evaluate_every is 0'),
+        ({'evaluate_metrics': 'paird'}, "evaluate_metrics has 'paird', did you mean 'paired'?"),
+    ],
+)
+def test_mistakes_about_scores_are_told(fields, said, tmp_path, capsys):
+    assert train.main(tiny(**fields), tmp_path) == 2
+    assert said in capsys.readouterr().err

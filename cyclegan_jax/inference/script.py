@@ -25,7 +25,9 @@ class Job(NamedTuple):
     target: Path
 
 
-def load_translators(model: str, directions: list[str], step: int | None) -> dict[str, Translator]:
+def load_translators(
+    model: str, directions: list[str], step: int | str | None
+) -> dict[str, Translator]:
     """A translator for each direction; a file with one generator serves one direction only.
 
     Raises:

@@ -44,7 +44,7 @@ class Translator:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, direction: str = 'a2b', step: int | None = None
+        cls, model: str | Path, direction: str = 'a2b', step: int | str | None = None
     ) -> 'Translator':
         """Loads one generator.
 
@@ -52,7 +52,7 @@ class Translator:
           model: a workdir, an exported folder, a .pth, .bin or .safetensors file, or user/name of
             the hub: see `load_pretrained`.
           direction: 'a2b' or 'b2a'. A file with one generator is taken to map that.
-          step: which checkpoint of a workdir; the latest by default.
+          step: which checkpoint of a workdir, or 'best'; the latest by default.
 
         Raises:
           ValueError: there is no such model, or not in this direction.

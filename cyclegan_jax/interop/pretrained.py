@@ -41,7 +41,7 @@ def load_pretrained(
     model: str | Path,
     *,
     direction: str | None = None,
-    step: int | None = None,
+    step: int | str | None = None,
     discriminators: bool = False,
 ) -> dict[str, Network]:
     """Loads trained networks.
@@ -51,7 +51,7 @@ def load_pretrained(
         networks in; a .safetensors, .pth, .pt or .bin file; or a repository of the hub, user/name.
       direction: what a generator that is alone in its file maps; 'a2b' if not even the file's name
         says it.
-      step: of a workdir, or epoch of a PyTorch folder; the latest by default.
+      step: of a workdir, or 'best'; or epoch of a PyTorch folder; the latest by default.
       discriminators: whether to load them too, where there are any.
 
     Returns:
@@ -142,10 +142,13 @@ def disagreements(
     return lines
 
 
-def _load_workdir(workdir: Path, step: int | None, discriminators: bool) -> dict[str, Network]:
+def _load_workdir(
+    workdir: Path, step: int | str | None, discriminators: bool
+) -> dict[str, Network]:
     from cyclegan_jax.checkpoint import Checkpoints  # orbax takes a second to import
 
     with Checkpoints(workdir / 'checkpoints') as checkpoints:
+        step = checkpoints.best() if step == 'best' else step
         params, metadata, _ = checkpoints.restore_networks(step, discriminators=discriminators)
     config = metadata['config']
     channels = {domain: config['data'][f'channels_{domain}'] for domain in 'ab'}
@@ -181,7 +184,7 @@ def _from_exchange(tensors: dict, header: dict, path: Path) -> Iterator[tuple[st
         yield name, Network(role, spec, channels, params)
 
 
-def _files_in(folder: Path, step: int | None) -> dict[Path, str | None]:
+def _files_in(folder: Path, step: int | str | None) -> dict[Path, str | None]:
     """The files to load, and what each holds as far as its name says it."""
     for name in _GENERATOR_FILES:
         if (folder / name).is_file():

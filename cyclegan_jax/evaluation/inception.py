@@ -1,0 +1,191 @@
+"""The network behind FID and KID: Google's Inception graph of 2015-12-05, as a function of images.
+
+It is not torchvision's Inception v3. Its average pools leave padding out of the mean, the last
+block's pool takes the maximum, and its batch norm has an epsilon of 1e-3 (`inception_weights`).
+Layer names are those of pytorch-fid's state dict.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+Array = jax.Array
+# (name, x, features, kernel, stride, padding) -> convolution, batch norm and ReLU.
+Unit = Callable[..., Array]
+Params = Mapping[str, tuple[Array, Array]]
+
+SIZE = 299
+FEATURES = 2048
+
+
+def features(params: Params, images: Array) -> Array:
+    """The features that FID and KID compare ("pool3").
+
+    Args:
+      params: for each unit its kernel (h, w, in, out) and bias (out), batch norm folded in.
+      images: float32 (n, 299, 299, 3), in [-1, 1] as `resize.prepare` makes them.
+
+    Returns:
+      float32 (n, 2048).
+    """
+
+    def unit(name, x, features, kernel=1, stride=1, padding='SAME'):
+        weights, bias = params[name]
+        return jax.nn.relu(_convolve(x, weights, stride, padding) + bias)
+
+    return _network(unit, images)
+
+
+@functools.cache
+def kernel_shapes() -> dict[str, tuple[int, int, int, int]]:
+    """Name of each unit and the shape of its kernel, in torch's order (out, in, h, w)."""
+    shapes = {}
+
+    def unit(name, x, features, kernel=1, stride=1, padding='SAME'):
+        height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
+        shapes[name] = (features, x.shape[-1], height, width)
+        return _convolve(x, jnp.zeros((height, width, x.shape[-1], features)), stride, padding)
+
+    jax.eval_shape(functools.partial(_network, unit), jnp.zeros((1, SIZE, SIZE, 3)))
+    return shapes
+
+
+def _network(unit: Unit, x: Array) -> Array:
+    def block(name: str) -> Unit:
+        return lambda layer, *args: unit(f'{name}.{layer}', *args)
+
+    x = unit('Conv2d_1a_3x3', x, 32, 3, 2, 'VALID')
+    x = unit('Conv2d_2a_3x3', x, 32, 3, 1, 'VALID')
+    x = unit('Conv2d_2b_3x3', x, 64, 3)
+    x = _max_pool(x, 2, 'VALID')
+    x = unit('Conv2d_3b_1x1', x, 80)
+    x = unit('Conv2d_4a_3x3', x, 192, 3, 1, 'VALID')
+    x = _max_pool(x, 2, 'VALID')
+    x = _mixed_5(block('Mixed_5b'), x, 32)  # from here 35 x 35
+    x = _mixed_5(block('Mixed_5c'), x, 64)
+    x = _mixed_5(block('Mixed_5d'), x, 64)
+    x = _mixed_6a(block('Mixed_6a'), x)  # 17 x 17
+    x = _mixed_6(block('Mixed_6b'), x, 128)
+    x = _mixed_6(block('Mixed_6c'), x, 160)
+    x = _mixed_6(block('Mixed_6d'), x, 160)
+    x = _mixed_6(block('Mixed_6e'), x, 192)
+    x = _mixed_7a(block('Mixed_7a'), x)  # 8 x 8
+    x = _mixed_7(block('Mixed_7b'), x, _average_pool)
+    x = _mixed_7(block('Mixed_7c'), x, lambda x: _max_pool(x, 1, 'SAME'))
+    return x.mean(axis=(1, 2))
+
+
+def _mixed_5(unit: Unit, x: Array, pool_features: int) -> Array:
+    return _concatenate(
+        unit('branch1x1', x, 64),
+        _chain(unit, x, ('branch5x5_1', 48), ('branch5x5_2', 64, 5)),
+        _chain(
+            unit, x, ('branch3x3dbl_1', 64), ('branch3x3dbl_2', 96, 3), ('branch3x3dbl_3', 96, 3)
+        ),
+        unit('branch_pool', _average_pool(x), pool_features),
+    )
+
+
+def _mixed_6a(unit: Unit, x: Array) -> Array:
+    return _concatenate(
+        unit('branch3x3', x, 384, 3, 2, 'VALID'),
+        _chain(
+            unit,
+            x,
+            ('branch3x3dbl_1', 64),
+            ('branch3x3dbl_2', 96, 3),
+            ('branch3x3dbl_3', 96, 3, 2, 'VALID'),
+        ),
+        _max_pool(x, 2, 'VALID'),
+    )
+
+
+def _mixed_6(unit: Unit, x: Array, width: int) -> Array:
+    row, column = (1, 7), (7, 1)
+    return _concatenate(
+        unit('branch1x1', x, 192),
+        _chain(
+            unit,
+            x,
+            ('branch7x7_1', width),
+            ('branch7x7_2', width, row),
+            ('branch7x7_3', 192, column),
+        ),
+        _chain(
+            unit,
+            x,
+            ('branch7x7dbl_1', width),
+            ('branch7x7dbl_2', width, column),
+            ('branch7x7dbl_3', width, row),
+            ('branch7x7dbl_4', width, column),
+            ('branch7x7dbl_5', 192, row),
+        ),
+        unit('branch_pool', _average_pool(x), 192),
+    )
+
+
+def _mixed_7a(unit: Unit, x: Array) -> Array:
+    return _concatenate(
+        _chain(unit, x, ('branch3x3_1', 192), ('branch3x3_2', 320, 3, 2, 'VALID')),
+        _chain(
+            unit,
+            x,
+            ('branch7x7x3_1', 192),
+            ('branch7x7x3_2', 192, (1, 7)),
+            ('branch7x7x3_3', 192, (7, 1)),
+            ('branch7x7x3_4', 192, 3, 2, 'VALID'),
+        ),
+        _max_pool(x, 2, 'VALID'),
+    )
+
+
+def _mixed_7(unit: Unit, x: Array, pool: Callable[[Array], Array]) -> Array:
+    row, column = (1, 3), (3, 1)
+    wide = unit('branch3x3_1', x, 384)
+    deep = _chain(unit, x, ('branch3x3dbl_1', 448), ('branch3x3dbl_2', 384, 3))
+    return _concatenate(
+        unit('branch1x1', x, 320),
+        unit('branch3x3_2a', wide, 384, row),
+        unit('branch3x3_2b', wide, 384, column),
+        unit('branch3x3dbl_3a', deep, 384, row),
+        unit('branch3x3dbl_3b', deep, 384, column),
+        unit('branch_pool', pool(x), 192),
+    )
+
+
+def _convolve(x: Array, kernel: Array, stride: int, padding: str) -> Array:
+    return lax.conv_general_dilated(
+        x,
+        kernel,
+        (stride, stride),
+        padding,
+        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
+        # Some GPUs would compute float32 convolutions in TF32, and the score would change.
+        precision=lax.Precision.HIGHEST,
+    )
+
+
+def _chain(unit: Unit, x: Array, *layers: tuple) -> Array:
+    for name, *args in layers:
+        x = unit(name, x, *args)
+    return x
+
+
+def _concatenate(*branches: Array) -> Array:
+    return jnp.concatenate(branches, axis=-1)
+
+
+def _max_pool(x: Array, stride: int, padding: str) -> Array:
+    return lax.reduce_window(x, -jnp.inf, lax.max, (1, 3, 3, 1), (1, stride, stride, 1), padding)
+
+
+def _average_pool(x: Array) -> Array:
+    """3 x 3, stride 1. At the border the mean is over the pixels inside the image."""
+
+    def window_sum(x):
+        return lax.reduce_window(x, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME')
+
+    return window_sum(x) / window_sum(jnp.ones((1, *x.shape[1:3], 1), x.dtype))

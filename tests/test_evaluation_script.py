@@ -1,0 +1,288 @@
+"""The command: what it writes, prints and refuses. Each mistake is one line, and no number."""
+
+import json
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from evaluation_run import write_run
+from inception_state import blocks, random_state_dict
+from PIL import Image
+
+from cyclegan_jax import evaluate
+from cyclegan_jax.evaluation import inception_weights
+from cyclegan_jax.interop.files import write_safetensors
+
+
+def write_images(folder, images, suffix='.png'):
+    folder.mkdir()
+    for i, image in enumerate(images):
+        Image.fromarray(image).save(folder / f'{i:02}{suffix}')
+    return folder
+
+
+@pytest.fixture
+def folders(tmp_path):
+    """Translations that are better than their inputs."""
+    real = blocks(10, 32, 32)
+    write_images(tmp_path / 'real', real[:6])
+    write_images(tmp_path / 'fake', real[6:] // 16 * 16)
+    write_images(tmp_path / 'input', 255 - real[6:] // 3)
+    write_images(tmp_path / 'truth', real[6:])
+    return tmp_path
+
+
+@pytest.fixture(scope='module')
+def inception_file(tmp_path_factory):
+    path = tmp_path_factory.mktemp('weights') / 'random.safetensors'
+    state = {name: np.asarray(array) for name, array in random_state_dict().items()}
+    sha256 = inception_weights.SHA256_PREFIX + 'random'
+    write_safetensors(path, state, {'source_sha256': sha256})
+    return str(path)
+
+
+@pytest.fixture(autouse=True)
+def no_weights_of_the_user(monkeypatch):
+    monkeypatch.delenv(inception_weights.VARIABLE, raising=False)
+
+
+def run(*arguments) -> int:
+    return evaluate.main([str(argument) for argument in arguments])
+
+
+def refused(capsys, *arguments) -> str:
+    assert run(*arguments) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith('error: ')
+    return lines[0]
+
+
+def test_help_comes_at_once():
+    """It imports nothing heavy; where it does, this test shows it in seconds."""
+    began = time.perf_counter()
+    command = [sys.executable, '-m', 'cyclegan_jax.evaluate', '--help']
+    result = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert '--inception' in result.stdout
+    assert time.perf_counter() - began < 2
+
+
+def test_without_weights_all_else_is_done_and_the_exit_status_is_2(folders, capsys):
+    output = folders / 'scores.json'
+    arguments = f'--fake={folders}/fake', f'--real={folders}/real', f'--output={output}'
+    assert run(*arguments) == 2
+    printed = capsys.readouterr()
+    assert inception_weights.FILE in printed.err
+    assert 'sha256 starts with 6726825d' in printed.err
+    assert 'Not computed: fid_pytorch, kid_pytorch.' in printed.err
+    scores = json.loads(output.read_text())['scores']
+    assert {'randconv_kid_v1', 'swd', 'diversity'} <= scores.keys()
+    assert not any('fid_' in name for name in scores)
+
+
+def test_folders_are_scored_with_all_that_they_allow(folders, capsys, inception_file):
+    output = folders / 'scores.json'
+    status = run(
+        *(f'--{name}={folders}/{name}' for name in ('fake', 'real', 'input', 'truth')),
+        f'--inception={inception_file}',
+        '--metrics=fid_pytorch,kid_pytorch,swd,paired,monitors',
+        f'--output={output}',
+        '--batch-size=8',
+    )
+    assert status == 0
+    found = json.loads(output.read_text())
+    scores, baselines = found['scores'], found['baselines']
+    for name in ('fid_pytorch', 'kid_pytorch', 'swd'):
+        assert scores[name] < baselines['ceiling'][name], name
+        assert 0 != baselines['floor'][name] < baselines['ceiling'][name], name
+    assert scores['kid_pytorch_subset_size'] == 2
+    assert scores['psnr'] > baselines['untranslated']['psnr']
+    assert scores['correlation'] < -0.9
+    assert found['protocol']['inception_sha256'] == '6726825drandom'
+    assert found['protocol']['folders']['fake']['sizes'] == {'32 x 32': 4}
+    assert len(found['protocol']['scored_files']) == 4
+    printed = capsys.readouterr().out
+    assert 'FID of 4 images against 6 is biased upwards' in printed
+    assert 'the floor is of 3 images' in printed
+    assert 'kid_pytorch x1000' in printed
+
+
+def test_saved_statistics_stand_for_the_real_folder(folders):
+    kept, scores = folders / 'real.npz', []
+    for number, real in enumerate((folders / 'real', kept)):
+        output = folders / f'{number}.json'
+        saving = [f'--save-real={kept}'] if number == 0 else []
+        arguments = f'--fake={folders}/fake', f'--real={real}', f'--output={output}'
+        assert run(*arguments, '--metrics=randconv_kid_v1', *saving) == 0
+        scores.append(json.loads(output.read_text()))
+    assert scores[0]['scores'] == scores[1]['scores']
+    assert scores[0]['baselines'] == scores[1]['baselines']
+
+
+def test_statistics_that_lack_a_score_or_are_damaged_are_refused(folders, capsys):
+    """Those of swd are never kept."""
+    kept = folders / 'real.npz'
+    fake, kid = f'--fake={folders}/fake', '--metrics=randconv_kid_v1'
+    assert run(fake, f'--real={folders}/real', f'{kid},swd', f'--save-real={kept}') == 0
+    capsys.readouterr()
+    message = refused(capsys, fake, f'--real={kept}', '--metrics=swd')
+    assert 'no score can be computed: swd (not in the file of --real)' in message
+    kept.write_bytes(kept.read_bytes()[:1000])
+    message = refused(capsys, fake, f'--real={kept}', kid)
+    assert 'is not a file written by --save-real, or is damaged' in message
+
+
+def test_statistics_of_other_weights_are_refused(folders, capsys, inception_file):
+    kept = folders / 'real.npz'
+    np.savez(kept, pytorch=np.ones((4, 2048)), inception_sha256='1234567890')
+    message = refused(
+        capsys, f'--fake={folders}/fake', f'--real={kept}', f'--inception={inception_file}'
+    )
+    assert 'was made with Inception weights of sha256 12345678, --inception has 6726825d' in message
+
+
+def test_partners_of_other_names_are_refused(folders, capsys):
+    """Also pictures left over from an older run: they have no input."""
+    (folders / 'fake' / '00.png').rename(folders / 'fake' / 'stale.png')
+    for name in ('input', 'truth'):
+        message = refused(
+            capsys, f'--fake={folders}/fake', f'--real={folders}/real', f'--{name}={folders}/{name}'
+        )
+        assert f'--fake and --{name} do not hold the same names' in message
+        assert 'only 00, stale' in message
+
+
+def test_sizes_that_differ_are_reported_and_unfit_scores_left_out(folders, capsys):
+    Image.new('RGB', (40, 60)).save(folders / 'fake' / '99.png')
+    output = folders / 'scores.json'
+    arguments = f'--fake={folders}/fake', f'--real={folders}/real', f'--output={output}'
+    message = refused(capsys, *arguments, '--metrics=swd,randconv_kid_v1')
+    assert 'swd (needs pictures of one size)' in message
+
+
+def test_jpeg_is_warned_of(folders, capsys):
+    write_images(folders / 'jpeg', blocks(4, 32, 32), '.jpg')
+    assert run(f'--fake={folders}/jpeg', f'--real={folders}/real', '--metrics=swd') == 0
+    assert '--fake has JPEG files' in capsys.readouterr().out
+
+
+def test_one_picture_is_refused(folders, capsys):
+    write_images(folders / 'one', blocks(1, 32, 32))
+    message = refused(capsys, f'--fake={folders}/one', f'--real={folders}/real', '--metrics=swd')
+    assert '1 images against 6 real ones' in message
+
+
+def test_an_empty_or_missing_folder_is_named(folders, capsys):
+    (folders / 'empty').mkdir()
+    assert 'no images in' in refused(capsys, f'--fake={folders}/empty', f'--real={folders}/real')
+    assert '--real=nowhere is not a folder' in refused(
+        capsys, f'--fake={folders}/fake', '--real=nowhere'
+    )
+
+
+def test_mistyped_metrics_are_named(folders, capsys):
+    arguments = f'--fake={folders}/fake', f'--real={folders}/real'
+    message = refused(capsys, *arguments, '--metrics=fid')
+    assert "--metrics has 'fid'" in message
+    assert "did you mean 'kid_clean'" not in message
+    assert "did you mean 'paired'" in refused(capsys, *arguments, '--metrics=swd,pared')
+
+
+@pytest.mark.parametrize(
+    'arguments', [(), ('--workdir=x', '--fake=y'), ('--fake=y',), ('--predictions=y',)]
+)
+def test_what_to_evaluate_must_be_clear(arguments, capsys):
+    assert '=DIR' in refused(capsys, *arguments)
+
+
+@pytest.fixture(scope='module')
+def workdir(tmp_path_factory):
+    path = tmp_path_factory.mktemp('runs') / 'run'
+    write_run(path, steps=(3, 7))
+    return path
+
+
+def test_a_run_is_scored_both_ways_with_its_protocol(workdir, capsys):
+    status = run(
+        f'--workdir={workdir}',
+        '--metrics=randconv_kid_v1,paired,cycle,labels,monitors',
+        '--batch-size=6',
+    )
+    assert status == 0
+    found = json.loads((workdir / 'evaluation' / 'step_7.json').read_text())
+    assert found['step'] == 7
+    for direction in ('a2b', 'b2a'):
+        assert {'randconv_kid_v1', 'psnr', 'cycle_ssim', 'diversity'} <= found[direction][
+            'scores'
+        ].keys()
+        assert found[direction]['baselines'].keys() >= {'floor', 'ceiling', 'untranslated'}
+    assert found['b2a']['baselines']['label_ceiling']['class_iou'] == 1
+    protocol = found['protocol']
+    assert protocol['identity_weight'] == 5
+    assert protocol['image_size'] == [32, 32]
+    assert protocol['versions'].keys() >= {'jax', 'flax', 'numpy', 'pillow'}
+    assert 'run, step 7, b2a: 12 images against 12 real ones' in capsys.readouterr().out
+
+
+def test_every_step_is_scored_and_saved_images_score_the_same(workdir, tmp_path, capsys):
+    arguments = (
+        f'--workdir={workdir}',
+        '--metrics=swd',
+        '--all-steps',
+        f'--save-images={tmp_path}/png',
+    )
+    assert run(*arguments) == 0
+    values = {}
+    for step in (3, 7):
+        found = json.loads((workdir / 'evaluation' / f'step_{step}.json').read_text())
+        values[step] = found['a2b']['scores']['swd']
+        write = f'--output={tmp_path}/{step}.json'
+        # The targets of a2b are the inputs of b2a.
+        real = write_targets(tmp_path / f'real_{step}')
+        assert (
+            run(f'--fake={tmp_path}/png/step_{step}/a2b', f'--real={real}', '--metrics=swd', write)
+            == 0
+        )
+        again = json.loads((tmp_path / f'{step}.json').read_text())
+        assert again['scores']['swd'] == pytest.approx(values[step])
+    assert values[3] != values[7]
+    capsys.readouterr()
+    assert 'step_3 is not empty' in refused(capsys, *arguments)
+
+
+def write_targets(folder):
+    from cyclegan_jax.data import synthetic
+
+    first = synthetic.FIRST_SCENE['b', 'test']
+    return write_images(
+        folder, [synthetic.render('labels', first + i, (32, 32))[1] for i in range(12)]
+    )
+
+
+def test_steps_that_are_not_there_are_refused(workdir, capsys, tmp_path):
+    run_ = f'--workdir={workdir}'
+    assert 'there are checkpoints of 3, 7' in refused(capsys, run_, '--step=4')
+    assert 'it must be a number, latest or best' in refused(capsys, run_, '--step=last')
+    assert 'leave one out' in refused(capsys, run_, '--all-steps', '--output=x.json')
+    assert 'is not a training run' in refused(capsys, f'--workdir={tmp_path}')
+
+
+def test_label_maps_are_scored_beside_untranslated_and_oracle(tmp_path, capsys):
+    """Of 4 pixels, 1, 3 and 4 are right: two thirds of the gap are closed."""
+    truth = np.array([[0, 0], [1, 1]], np.uint8)
+    for name, wrong in (('labels', 0), ('untranslated', 3), ('predictions', 1), ('oracle', 0)):
+        image = truth.copy()
+        image.ravel()[:wrong] = 2
+        write_images(tmp_path / name, [image])
+    output = tmp_path / 'labels.json'
+    names = 'labels', 'untranslated', 'predictions', 'oracle'
+    folders = [f'--{name}={tmp_path}/{name}' for name in names]
+    assert run(*folders, '--palette=stripes', f'--output={output}') == 0
+    found = json.loads(output.read_text())
+    assert [found['scores'][n]['pixel_accuracy'] for n in names[1:]] == [0.25, 0.75, 1]
+    assert found['gap_closed']['pixel_accuracy'] == pytest.approx(2 / 3)
+    assert found['class_iou']['predictions'] == {'sky': 0.5, 'grass': 1, 'animal': 0}
+    assert 'gap closed' in capsys.readouterr().out
+    assert 'choose from cityscapes, stripes, labels' in refused(capsys, *folders, '--palette=x')
