@@ -43,28 +43,26 @@ def main(config: ConfigDict, workdir: str | Path, *, multihost: bool = False) ->
         return status
 
     logging.set_verbosity(logging.WARNING)  # below that, libraries talk of themselves
-    with contextlib.ExitStack() as resources:
-        try:
-            if multihost:
-                sharding.initialize_multihost()
-            run = prepare(config, Path(workdir).absolute(), resources)
-        except (ValueError, OSError, ImportError) as error:
-            return fail(2, error)
-        except KeyboardInterrupt:
-            return fail(130, 'interrupted before the first step; nothing is lost')
-        if run is None:
-            return 0
-        try:
-            return loop(run)
-        except (ImageError, CheckpointError) as error:  # a file went bad; the disk is full
-            return fail(2, error)
-        except NotFiniteError as error:
-            return fail(3, error)
-        except jax.errors.JaxRuntimeError as error:
-            if 'RESOURCE_EXHAUSTED' not in str(error):
-                raise
-            advice = 'choose a smaller batch_size, data.crop_size or generator.width'
-            return fail(4, f'{str(error).splitlines()[0]}; {advice}')
+    try:
+        with contextlib.ExitStack() as resources:
+            try:
+                if multihost:
+                    sharding.initialize_multihost()
+                run = prepare(config, Path(workdir).absolute(), resources)
+            except (ValueError, OSError, ImportError) as error:
+                return fail(2, error)
+            return loop(run) if run else 0
+    except KeyboardInterrupt:  # in the loop, Interrupt takes it
+        return fail(130, 'interrupted outside the training loop; the last checkpoint is intact')
+    except (ImageError, CheckpointError) as error:  # a file went bad; the disk is full
+        return fail(2, error)
+    except NotFiniteError as error:
+        return fail(3, error)
+    except jax.errors.JaxRuntimeError as error:
+        if 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        advice = 'choose a smaller batch_size, data.crop_size or generator.width'
+        return fail(4, f'{str(error).splitlines()[0]}; {advice}')
 
 
 def loop(run: Run) -> int:

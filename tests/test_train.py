@@ -48,9 +48,9 @@ def saved(monkeypatch):
     states = {}
     save = Checkpoints.save
 
-    def spy(self, step, state, metadata):
+    def spy(self, step, state, *rest):
         states[step] = jax.device_get(state.replace(key=jax.random.key_data(state.key)))
-        save(self, step, state, metadata)
+        save(self, step, state, *rest)
 
     monkeypatch.setattr(Checkpoints, 'save', spy)
     return states
