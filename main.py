@@ -18,25 +18,33 @@ flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def parse_flags(argv: list[str]) -> list[str]:
-    """absl's parser, with a mistake in a config's file or field told in one line."""
+    """absl's parser, with every mistake told in one line."""
     try:
-        rest = app.parse_flags_with_usage(argv)
+        rest = flags.FLAGS(argv)
         _CONFIG.value.to_dict()  # a file that cannot be read fails only when it is used
     except AttributeError as error:  # ml_collections wraps the KeyError that has the suggestion
         what = str(getattr(error.args[0], 'args', error.args)[0]).replace('\n', '. ')
         sys.exit(f'error: configs/default.py, which lists all fields, has no {what}')
-    except (OSError, TypeError, ValueError) as error:
-        sys.exit(f'error: --config: {" ".join(str(error).split())}')
+    except (flags.Error, OSError, TypeError, ValueError) as error:
+        # Of a config that fails, the whole traceback; what is wrong is said in its last line.
+        sys.exit(
+            f'error: {str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")}'
+        )
     if len(rest) > 1:
         sys.exit(f'error: unknown argument {rest[1]!r}; a field is set as --config.field=value')
+    if not _WORKDIR.value:
+        sys.exit('error: --workdir is empty; name the folder of the run')
     return rest
 
 
 def main(_: list[str]) -> int:
-    # Imported here, so that --help and a mistyped flag are answered at once.
-    from cyclegan_jax import train
+    try:
+        # Imported here, so that --help and a mistyped flag are answered at once.
+        from cyclegan_jax import train
 
-    return train.main(_CONFIG.value, _WORKDIR.value, multihost=_MULTIHOST.value)
+        return train.main(_CONFIG.value, _WORKDIR.value, multihost=_MULTIHOST.value)
+    except KeyboardInterrupt:
+        return 130
 
 
 if __name__ == '__main__':

@@ -30,8 +30,8 @@ def get_config() -> ConfigDict:
     config.data.test_split_b = 'testB'
     config.data.column_a = 'imageA'  # huggingface only
     config.data.column_b = 'imageB'
-    config.data.load_size = 286  # pixels that images are resized to; n, or (height, width)
-    config.data.crop_size = 256  # pixels that the networks see; n, or (height, width)
+    config.data.load_size = 286  # pixels that images are resized to; in a file also (height, width)
+    config.data.crop_size = 256  # pixels that the networks see; in a file also (height, width)
     config.data.resize = (
         'resize_and_crop'  # or 'crop', 'scale_width', 'scale_width_and_crop', 'none'
     )

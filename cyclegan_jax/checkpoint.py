@@ -15,9 +15,7 @@ if it can be read; a damaged one is renamed to `<step>.damaged` and the one befo
 
 import contextlib
 import dataclasses
-import hashlib
 import json
-import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -31,9 +29,9 @@ from absl import logging
 from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
+from cyclegan_jax import manifest
 from cyclegan_jax.workdir import write_json
 
-_MANIFEST = 'SHA256SUMS'
 _BEST = 'best.json'
 
 # For a failed write orbax logs a traceback from each of its threads, hundreds of lines, before it
@@ -197,7 +195,12 @@ class Checkpoints(contextlib.AbstractContextManager):
         CheckpointError if there is none or it is damaged.
         """
         device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        candidates = self.steps()[::-1] if step is None else [step]
+        found = self.steps()
+        if step is not None and step not in found:
+            raise CheckpointError(
+                f'{self.directory} has no checkpoint of step {step}; there are {found or "none"}.'
+            )
+        candidates = found[::-1] if step is None else [step]
         names = ['generators', 'discriminators'][: 1 + discriminators]
         for candidate in candidates:
             path = self.directory / str(candidate)
@@ -221,7 +224,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         with self._writing(step):
             response.result()
             if jax.process_index() == 0:
-                _write_manifest(self.directory / str(step))
+                manifest.write(self.directory / str(step))
                 if best is not None:
                     write_json(self.directory / _BEST, {'step': step, **best})
                 kept = (self.best_record() or {}).get('step')
@@ -253,28 +256,10 @@ def _split(state: Any) -> dict[str, Any]:
     return networks | {'training': fields}
 
 
-def _write_manifest(path: Path) -> None:
-    names = sorted(file.relative_to(path).as_posix() for file in path.rglob('*') if file.is_file())
-    temporary = path / f'{_MANIFEST}.tmp'
-    with temporary.open('w') as file:
-        file.writelines(f'{_sha256(path / name)}  {name}\n' for name in names)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path / _MANIFEST)
-
-
-def _sha256(path: Path) -> str:
-    with path.open('rb') as file:
-        return hashlib.file_digest(file, 'sha256').hexdigest()
-
-
 def _check(path: Path) -> None:
     """Raises DamagedError unless the files are those that were written."""
-    manifest = path / _MANIFEST
-    lines = manifest.read_text(errors='replace').splitlines() if manifest.exists() else []
-    for digest, _, name in (line.partition('  ') for line in lines):
-        if not (path / name).is_file() or _sha256(path / name) != digest:
-            raise DamagedError(f'{path / name} is gone or has changed since it was written.')
+    if damaged := manifest.first_damaged(path):
+        raise DamagedError(f'{damaged} is gone or has changed since it was written.')
 
 
 def _inspect(path: Path) -> ocp.CheckpointMetadata[dict[str, Any]]:
@@ -293,7 +278,7 @@ def _reading(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        blame = CheckpointError if (path / _MANIFEST).exists() else DamagedError
+        blame = CheckpointError if (path / manifest.NAME).exists() else DamagedError
         raise blame(f'{path} could not be read: {_one_line(error)}') from error
 
 

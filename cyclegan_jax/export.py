@@ -2,7 +2,7 @@
 
 python -m cyclegan_jax.export --model=runs/horse2zebra --output=exported --format=safetensors
 
-safetensors  both generators and config.json, for cyclegan_jax.translate and for sharing
+safetensors  all networks and config.json, for cyclegan_jax.translate and for sharing
 pytorch      latest_net_G_A.pth, ... for pytorch-CycleGAN-and-pix2pix (needs torch)
 huggan       for GeneratorResNet.from_pretrained
 stablehlo    for jax.export.deserialize: any size, CPU, GPU and TPU
@@ -32,13 +32,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         'the Hugging Face hub',
     )
     add('--output', required=True, metavar='DIR', type=Path, help='made if it is not there')
-    add('--format', default='safetensors', choices=FORMATS)
-    add(
-        '--step',
-        type=lambda text: text if text == 'best' else int(text),
-        metavar='N|best',
-        help='checkpoint of a workdir; default: the latest',
-    )
+    add('--format', default='safetensors', choices=FORMATS, help='default: safetensors')
+    add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
     add('--push', metavar='USER/NAME', help='then upload the folder to the Hugging Face hub')
     return parser.parse_args(argv)
 
@@ -47,13 +42,15 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for what cannot be."""
     args = parse(argv)
     # Imported here, so that --help is answered at once.
+    from cyclegan_jax.console import plain_warnings
     from cyclegan_jax.inference.exporting import export
     from cyclegan_jax.interop import hub, load_pretrained
 
+    plain_warnings()
     try:
         networks = load_pretrained(args.model, step=args.step, discriminators=True)
         export(networks, args.output, args.format)
-        print(f'Wrote {", ".join(networks)} to {args.output}.')
+        print(f'Wrote {args.output} ({args.format}).')
         if args.push:
             print(f'Pushed to {hub.push(args.output, args.push)}.')
     except (ValueError, OSError, ImportError) as error:

@@ -80,8 +80,11 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         resources.enter_context(open_workdir(workdir))
     checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
     resources.callback(checkpoints.close)
+    pretrained = {}
     if (newest := checkpoints.newest_good()) is not None:
         checks.check_same_config(config, checkpoints.metadata(newest))
+    elif config.init_from:
+        pretrained = _load_pretrained(config, channels)
 
     dataset = data.load(
         **config.data,
@@ -132,9 +135,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     restored = checkpoints.restore(placed_shapes)
     if restored is None:
         start, state = 0, jax.jit(create, out_shardings=places)(key)
-        if config.init_from:
-            pretrained = _load_pretrained(config, channels)
-            state = _replace_networks(state, pretrained, sharding.replicated(mesh))
+        state = _replace_networks(state, pretrained, sharding.replicated(mesh))
     else:
         state, saved, start = restored
         checks.check_same_data(config, saved, dataset)
@@ -147,20 +148,20 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     resources.callback(writer.close)
     progress = metrics.Progress(total_steps, start=start, active=first)
     resources.callback(progress.close)
-    domains = {'a': config.domain_a, 'b': config.domain_b}
-    progress.log(_describe(dataset, domains, shapes, steps_per_epoch, total_steps))
-    if scorer:
-        for metric, why in scorer.unavailable.items():
-            progress.log(f'{metric} will not be computed: {why}')
     if start >= total_steps:
         progress.log(
             f'This run is complete: it has {start} of {total_steps} steps. To go on, raise '
             'schedule.num_epochs or max_steps.'
         )
         return None
+    domains = {'a': config.domain_a, 'b': config.domain_b}
+    progress.log(_describe(dataset, domains, shapes, steps_per_epoch, total_steps))
+    if scorer:
+        for metric, why in scorer.unavailable.items():
+            progress.log(f'{metric} will not be computed: {why}')
     if start:
         progress.log(f'Resuming after step {start}.')
-    elif config.init_from:
+    elif pretrained:
         progress.log(f'Starting with {", ".join(pretrained)} of {config.init_from}.')
 
     began = time.perf_counter()

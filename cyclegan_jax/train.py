@@ -14,11 +14,11 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from absl import logging
 from ml_collections import ConfigDict
 
 from cyclegan_jax import metrics, sharding
 from cyclegan_jax.checkpoint import CheckpointError
+from cyclegan_jax.console import plain_warnings
 from cyclegan_jax.data import ImageError
 from cyclegan_jax.interrupt import Interrupt
 from cyclegan_jax.observer import Stopwatch
@@ -42,7 +42,7 @@ def main(config: ConfigDict, workdir: str | Path, *, multihost: bool = False) ->
         print(f'error: {error}', file=sys.stderr)
         return status
 
-    logging.set_verbosity(logging.WARNING)  # below that, libraries talk of themselves
+    plain_warnings()
     try:
         with contextlib.ExitStack() as resources:
             try:
@@ -53,7 +53,8 @@ def main(config: ConfigDict, workdir: str | Path, *, multihost: bool = False) ->
                 return fail(2, error)
             return loop(run) if run else 0
     except KeyboardInterrupt:  # in the loop, Interrupt takes it
-        return fail(130, 'interrupted outside the training loop; the last checkpoint is intact')
+        print('Interrupted outside the training loop; the last checkpoint is intact.')
+        return 130
     except (ImageError, CheckpointError) as error:  # a file went bad; the disk is full
         return fail(2, error)
     except NotFiniteError as error:
@@ -112,7 +113,7 @@ def loop(run: Run) -> int:
                     run.observer.sample(step, state.generators)
     run.checkpoints.wait()
     if signal is None:
-        run.progress.log(f'Finished after {step} steps.')
+        run.progress.log(f'Finished after {step} steps; see samples/index.html in the workdir.')
         return 0
     run.progress.log(
         f'Stopped by signal {int(signal)} after step {step}, which is saved; the same command '

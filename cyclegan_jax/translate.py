@@ -34,12 +34,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         type=_directions,
         help='a2b (default) or b2a; a2b,b2a does both, in folders of their own',
     )
-    add(
-        '--step',
-        type=lambda text: text if text == 'best' else int(text),
-        metavar='N|best',
-        help='checkpoint of a workdir; default: the latest',
-    )
+    add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
     add('--input', required=True, metavar='FILE|DIR|GLOB', help='pictures; quote a GLOB')
     add('--output', required=True, metavar='DIR', type=Path)
     add(
@@ -69,10 +64,13 @@ def main(argv: list[str] | None = None) -> int:
     # Imported here, so that --help is answered at once.
     import jax
 
+    from cyclegan_jax.console import plain_warnings
     from cyclegan_jax.inference import script
 
-    failed = 0
+    plain_warnings()
+    done = failed = 0
     try:
+        args.output.mkdir(parents=True, exist_ok=True)
         images = script.find_images(args.input, exclude=args.output)
         translators = script.load_translators(args.model, args.direction, args.step)
         for direction, translator in translators.items():
@@ -83,6 +81,7 @@ def main(argv: list[str] | None = None) -> int:
                 suffix=args.format and f'.{args.format.lstrip(".")}',
                 skip_existing=args.skip_existing,
             )
+            done += len(jobs)
             failed += script.translate(
                 translator,
                 jobs,
@@ -104,6 +103,7 @@ def main(argv: list[str] | None = None) -> int:
             'Interrupted; the same command with --skip-existing goes on from here.', file=sys.stderr
         )
         return 130
+    print(f'Wrote {done - failed} of {done} pictures to {args.output}.')
     return 1 if failed else 0
 
 

@@ -223,7 +223,7 @@ class TestRoundTrip:
         assert sorted(two.directory.rglob('*')) == before
 
     def test_no_such_checkpoint_for_inference(self, two, tmp_path):
-        assert 'among [5]' in message(two.restore_networks, 5)
+        assert 'no checkpoint of step 5; there are' in message(two.restore_networks, 5)
         assert 'among []' in message(Checkpoints(tmp_path / 'none').restore_networks)
 
 

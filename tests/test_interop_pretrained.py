@@ -130,10 +130,7 @@ def test_disagreements_name_field_and_both_values():
     assert interop.disagreements(networks, **config) == [
         'generator.width is 8, a2b of the weights has 4',
         'data.channels_b is 3, a2b of the weights has 1',
-        'generator.width is 8, b2a of the weights has 4',
-        'data.channels_b is 3, b2a of the weights has 1',
-        'data.channels_b is 3, b of the weights has 1',
-    ]
+    ], 'both generators say it once'
     config |= {'channels': {'a': 3, 'b': 1}, 'generator': RESNET}
     assert interop.disagreements(networks, **config) == []
     other_kind = config | {'generator': {'kind': 'unet', 'width': 4}}

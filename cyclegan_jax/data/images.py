@@ -84,11 +84,16 @@ def check_channels(channels: int, name: str = 'channels') -> None:
         raise ValueError(f'{name} is {channels}, must be 1 (grey), 3 (RGB) or 4 (RGBA)')
 
 
-def to_array(image: Image.Image, channels: int, name: str = 'image') -> np.ndarray:
-    """A Pillow image as uint8 (height, width, channels), by the rules of `decode`."""
+def check_range(image: Image.Image, name: str) -> None:
+    """Raises ImageError if nothing says what black and white are."""
     if image.mode in ('I', 'F'):
         kind = {'I': '32-bit integer', 'F': 'floating point'}[image.mode]
         raise ImageError(name, f'{kind} pixels have no agreed range, convert to 8 or 16 bits')
+
+
+def to_array(image: Image.Image, channels: int, name: str = 'image') -> np.ndarray:
+    """A Pillow image as uint8 (height, width, channels), by the rules of `decode`."""
+    check_range(image, name)
     if image.mode.startswith('I;16'):
         _note('16 bits are rounded to 8', name)
         wide = np.asarray(image).astype(np.uint32)

@@ -82,6 +82,11 @@ class Folder:
     def __init__(self, path: str, split: str, channels: int):
         parent, self._channels = Path(path).expanduser(), channels
         self._root = parent / Path(split).expanduser()
+        if not path and not self._root.is_dir() and not self._root.is_absolute():
+            raise MissingSplit(
+                f'data.path is not set, and there is no folder {self._root} here: name the folder '
+                'that holds trainA and trainB, as in --config.data.path=datasets/mine'
+            )
         if not self._root.is_dir():
             raise MissingSplit(
                 f'no folder {self._root} (expected trainA, trainB and perhaps testA, testB '

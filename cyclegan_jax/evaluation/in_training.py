@@ -39,8 +39,11 @@ class Scorer:
         weights = inception_weights.load(path)[0] if path else None
         self._tests = TestSet(dataset, chosen, weights=weights, palette=PALETTES.get(name))
         self.unavailable = self._tests.unavailable
+        if not set(chosen) - set(self.unavailable):
+            reasons = '; '.join(f'{metric}: {why}' for metric, why in self.unavailable.items())
+            raise ValueError(f'evaluate_metrics has nothing that can be computed ({reasons}).')
         if keep_best:
-            self._check(keep_best, set(chosen) - set(self.unavailable))
+            self._check(keep_best, set(chosen), self.unavailable)
         self._keep_best = keep_best
         self._best = best if best and best['score'] == keep_best else None
 
@@ -77,7 +80,7 @@ class Scorer:
         return self._best
 
     @staticmethod
-    def _check(keep_best: str, metrics: set[str]) -> None:
+    def _check(keep_best: str, metrics: set[str], unavailable: Mapping[str, str]) -> None:
         score, _, direction = keep_best.rpartition('_')
         if direction not in ('a2b', 'b2a') or score not in report.LOWER + report.HIGHER:
             raise ValueError(
@@ -86,6 +89,11 @@ class Scorer:
             )
         needed = score if score in DISTRIBUTION else 'labels'
         needed = 'paired' if score in ('psnr', 'ssim', 'l1') else needed
+        if needed in unavailable:
+            raise ValueError(
+                f'keep_best is {keep_best!r}, but {needed} cannot be computed: '
+                f'{unavailable[needed]}.'
+            )
         if needed not in metrics:
             raise ValueError(
                 f'keep_best is {keep_best!r}, but {needed} is not computed, only '

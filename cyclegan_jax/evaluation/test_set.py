@@ -16,7 +16,7 @@ from cyclegan_jax.evaluation.measures import Images, Scores, View
 Translate = Callable[[str, np.ndarray], np.ndarray]
 Keep = Callable[[str, int, np.ndarray], None]
 
-_NO_WEIGHTS = 'there are no Inception weights'
+_NO_WEIGHTS = 'there are no Inception weights (CYCLEGAN_JAX_INCEPTION is not set)'
 _NO_TRUTH = 'the right translations of the test images are not known'
 _NO_CLASSES = 'the classes in the test images are not known'
 

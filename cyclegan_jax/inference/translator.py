@@ -20,6 +20,7 @@ from cyclegan_jax.networks import size_multiple
 AnyImage = Image.Image | np.ndarray
 
 _SMALLEST = 16  # pixels: below this, instance norm has next to nothing to average over
+_SMALLEST_TILE = 16  # pixels; below that the network sees next to nothing of the picture
 
 
 class Translator:
@@ -89,6 +90,8 @@ class Translator:
         Raises:
           ValueError: an image of a kind or type that is not taken.
         """
+        if tile is not None and tile < _SMALLEST_TILE:
+            raise ValueError(f'tile is {tile}; it must be at least {_SMALLEST_TILE}.')
         if isinstance(images, Image.Image | np.ndarray):
             return self([images], batch_size=batch_size, size=size, tile=tile)[0]
         sources = [self._to_source(image) for image in images]

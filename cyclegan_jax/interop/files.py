@@ -21,6 +21,8 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
       ValueError: the file is empty, damaged, a web page, or holds more than tensors.
       ImportError: a .pth or .bin file, and torch is not installed.
     """
+    if path.suffix not in SUFFIXES:
+        raise ValueError(f'{path} is no file of weights; expected {", ".join(SUFFIXES)}.')
     with path.open('rb') as file:
         start = file.read(32)
     if not start:

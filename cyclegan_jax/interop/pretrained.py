@@ -68,7 +68,7 @@ def load_pretrained(
         files = {path: _name_of(path)}
     elif path.is_dir():
         files = _files_in(path, step)
-    elif hub.is_repo_id(str(model)):
+    elif hub.is_repo_id(str(model)) and not path.parent.is_dir():
         optional = (_REVERSE_FILE, DISCRIMINATORS_FILE)[: 1 + discriminators]
         files = _files_in(hub.fetch(str(model), _GENERATOR_FILES, optional), None)
     else:
@@ -122,7 +122,7 @@ def disagreements(
       channels, generator, discriminator: the config's, as `networks.make_networks` takes them.
     """
     config = {'generator': generator, 'discriminator': discriminator}
-    lines = []
+    lines = {}  # by what is said, so that both generators say it once
     for name, network in networks.items():
         spec = full_spec(network.role, config[network.role])
         pairs = {
@@ -134,12 +134,11 @@ def disagreements(
         for domain, theirs in zip([source, target], network.channels, strict=True):
             if domain:
                 pairs[f'data.channels_{domain}'] = channels[domain], theirs
-        lines += [
-            f'{field} is {ours}, {name} of the weights has {theirs}'
-            for field, (ours, theirs) in pairs.items()
-            if ours != theirs
-        ]
-    return lines
+        for field, (ours, theirs) in pairs.items():
+            if ours != theirs:
+                line = f'{field} is {ours}, {name} of the weights has {theirs}'
+                lines.setdefault((field, ours, theirs), line)
+    return list(lines.values())
 
 
 def _load_workdir(
@@ -148,7 +147,7 @@ def _load_workdir(
     from cyclegan_jax.checkpoint import Checkpoints  # orbax takes a second to import
 
     with Checkpoints(workdir / 'checkpoints') as checkpoints:
-        step = checkpoints.best() if step == 'best' else step
+        step = _checkpoint(checkpoints.best() if step == 'best' else step)
         params, metadata, _ = checkpoints.restore_networks(step, discriminators=discriminators)
     config = metadata['config']
     channels = {domain: config['data'][f'channels_{domain}'] for domain in 'ab'}
@@ -159,6 +158,12 @@ def _load_workdir(
         ends = channels[source], channels.get(target, 1)
         networks[name] = Network(role, full_spec(role, config[role]), ends, params[name])
     return networks
+
+
+def _checkpoint(step: int | str | None) -> int | None:
+    if step is not None and not str(step).isdecimal():
+        raise ValueError(f'--step is {step!r}; it must be a number or best.')
+    return None if step is None else int(step)
 
 
 def _load_file(path: Path, name: str | None, direction: str | None) -> dict[str, Network]:
