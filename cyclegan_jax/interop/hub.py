@@ -1,7 +1,10 @@
 """The Hugging Face hub: fetching what `pretrained` reads, and pushing what the export wrote."""
 
 import re
+import socket
 from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 _REPO_ID = re.compile(r'[\w.-]+/[\w.-]+')
 
@@ -20,9 +23,10 @@ def fetch(repo_id: str, one_of: tuple[str, ...], optional: tuple[str, ...]) -> P
     Raises:
       ValueError: there is no such repository, it has none of these files, or it cannot be reached.
     """
-    from huggingface_hub import errors, hf_hub_download
+    from huggingface_hub import constants, errors, hf_hub_download, logging
 
-    offline = False
+    logging.set_verbosity_error()  # what goes wrong is told below
+    offline = _is_unknown_host(constants.ENDPOINT)
 
     def download(name: str) -> Path | None:
         nonlocal offline
@@ -54,6 +58,17 @@ def fetch(repo_id: str, one_of: tuple[str, ...], optional: tuple[str, ...]) -> P
             'Hugging Face hub: no connection, and no copy in the cache.'
         )
     raise ValueError(f'the repository {repo_id} has no {files}.')
+
+
+def _is_unknown_host(address: str) -> bool:
+    """Whether there is plainly no way to an address: the hub's client would try for a minute."""
+    if getproxies():
+        return False
+    try:
+        socket.getaddrinfo(urlsplit(address).hostname, 443)
+    except OSError:
+        return True
+    return False
 
 
 def push(folder: Path, repo_id: str) -> str:
