@@ -82,6 +82,6 @@ def get_config() -> ConfigDict:
     # Those that the data does not allow are left out. For FID and KID see README.md.
     config.evaluate_metrics = 'paired,labels,randconv_kid_v1,swd,monitors'
     config.keep_checkpoints = 2  # the newest so many
-    config.keep_best = ''  # and the best by a score and a direction, such as 'psnr_a2b'
+    config.keep_best = ''  # and the best evaluated, by a score and a direction: 'psnr_a2b'
     config.allow_data_change = False  # resume although the data set is not the one of the start
     return config

@@ -41,11 +41,6 @@ def check_config(config: ConfigDict) -> None:
             f'schedule.decay_start_epoch is {start}, past the last epoch, '
             f'schedule.num_epochs = {epochs}; for a constant rate make them equal.'
         )
-    if config.keep_best and not config.evaluate_every:
-        raise ValueError(
-            f'keep_best is {config.keep_best!r}, but evaluate_every is 0, so that nothing is ever '
-            'scored; set it.'
-        )
     rate = config.optimizer.learning_rate
     if not (rate > 0 and math.isfinite(rate)):
         raise ValueError(f'optimizer.learning_rate is {rate}; it must be a positive number.')
