@@ -16,11 +16,6 @@ from cyclegan_jax.metrics import read_metrics
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 
 
-def to_uint8(images: np.ndarray) -> np.ndarray:
-    """Floats in [-1, 1] to the nearest uint8 in [0, 255]; values beyond are clipped."""
-    return np.rint((np.clip(images, -1, 1) + 1) * 127.5).astype(np.uint8)
-
-
 def grid(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     """One picture: a row of images for each label, the label on its left.
 

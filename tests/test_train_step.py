@@ -230,4 +230,8 @@ def test_mistakes_in_the_loss_are_told(loss):
 def test_uint8_survives_the_way_to_float_and_back():
     every = jnp.arange(256, dtype=jnp.uint8)
     assert train_step.to_float(every).min() == -1 and train_step.to_float(every).max() == 1
-    np.testing.assert_array_equal(train_step.to_uint8(train_step.to_float(every)), every)
+    floats = train_step.to_float(every)
+    np.testing.assert_array_equal(train_step.to_uint8(floats), every)
+    np.testing.assert_array_equal(train_step.to_uint8(floats - 0.4 / 127.5), every, 'not cut off')
+    extremes = train_step.to_uint8(jnp.array([-3.0, 0.0, 7.0]))
+    np.testing.assert_array_equal(extremes, [0, 128, 255])

@@ -67,7 +67,7 @@ def _check(x: np.ndarray, y: np.ndarray) -> None:
         if images.dtype != np.uint8 or images.ndim != 4:
             raise ValueError(
                 f'images are {images.dtype} {images.shape}; paired scores want uint8 (n, h, w, c): '
-                'convert [-1, 1] with visuals.to_uint8'
+                'convert [-1, 1] with train_step.to_uint8'
             )
     if x.shape != y.shape:
         raise ValueError(f'images of a pair differ in shape: {x.shape} and {y.shape}')
