@@ -68,7 +68,7 @@ class Observer:
     ):
         self._workdir, self._domains, self._scorer = workdir, domains, scorer
         self._writer, self._progress = writer, progress
-        self._everywhere = sharding.replicated(mesh)
+        self._mesh = mesh
         samples = dataset.test(_SAMPLES)
         columns = min(len(images) for images in samples.values())
         self._samples = {domain: images[:columns] for domain, images in samples.items()}
@@ -77,7 +77,7 @@ class Observer:
             def translate(params, images):
                 return to_uint8(network.apply({'params': params}, to_float(images)))
 
-            return jax.jit(translate, out_shardings=self._everywhere)
+            return jax.jit(translate, out_shardings=sharding.replicated(mesh))
 
         self._networks = {name: translator(n) for name, n in networks.generators.items()}
 
@@ -122,16 +122,16 @@ class Observer:
     def sample(self, step: int, generators: Mapping) -> None:
         """Draws the fixed test images, their translations, and what comes back of them."""
         real_a, real_b = self._samples['a'], self._samples['b']
-        fake_b = self._translate(generators, 'a2b', real_a, 1)
-        fake_a = self._translate(generators, 'b2a', real_b, 1)
+        fake_b = self._translate_singly(generators, 'a2b', real_a)
+        fake_a = self._translate_singly(generators, 'b2a', real_b)
         a, b = self._domains['a'], self._domains['b']
         rows = [
             (a, real_a),
             (f'{a} to {b}', fake_b),
-            (f'back to {a}', self._translate(generators, 'b2a', fake_b, 1)),
+            (f'back to {a}', self._translate_singly(generators, 'b2a', fake_b)),
             (b, real_b),
             (f'{b} to {a}', fake_a),
-            (f'back to {b}', self._translate(generators, 'a2b', fake_a, 1)),
+            (f'back to {b}', self._translate_singly(generators, 'a2b', fake_a)),
         ]
         if jax.process_index() == 0:
             grid = visuals.grid(rows)
@@ -144,7 +144,7 @@ class Observer:
         """Scores the generators; returns {'score', 'value'} if that of keep_best is a record."""
 
         def translate(direction, images):
-            return self._translate(generators, direction, images, len(images))
+            return self._translate(generators, direction, images)
 
         scalars, lines, best = self._scorer.score(translate)
         for line in lines:
@@ -152,13 +152,16 @@ class Observer:
         self._writer.scalars(step, scalars)
         return best
 
-    def _translate(
-        self, generators: Mapping, direction: str, images: np.ndarray, chunk: int
+    def _translate(self, generators: Mapping, direction: str, images: np.ndarray) -> np.ndarray:
+        """uint8 (n, h, w, c) to uint8, over all devices where they can share the images evenly."""
+        even = len(images) % self._mesh.size == 0
+        place = (sharding.split if even else sharding.replicated)(self._mesh)
+        placed = jax.device_put(images, place)
+        return jax.device_get(self._networks[direction](generators[direction], placed))
+
+    def _translate_singly(
+        self, generators: Mapping, direction: str, images: np.ndarray
     ) -> np.ndarray:
-        """uint8 (n, h, w, c) to uint8, `chunk` images at a time."""
-        network, params = self._networks[direction], generators[direction]
-        outputs = [
-            network(params, jax.device_put(images[i : i + chunk], self._everywhere))
-            for i in range(0, len(images), chunk)
-        ]
-        return np.concatenate(jax.device_get(outputs))
+        """The same, one by one: the large images of a grid need not fit into memory at once."""
+        outputs = [self._translate(generators, direction, image[None]) for image in images]
+        return np.concatenate(outputs)
