@@ -13,7 +13,7 @@ from cyclegan_jax import metrics, sharding, visuals
 from cyclegan_jax.data import Dataset
 from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.networks import Networks
-from cyclegan_jax.train_step import to_float, to_uint8
+from cyclegan_jax.train_step import make_translate
 
 Array = jax.Array
 
@@ -73,13 +73,10 @@ class Observer:
         columns = min(len(images) for images in samples.values())
         self._samples = {domain: images[:columns] for domain, images in samples.items()}
 
-        def translator(network):
-            def translate(params, images):
-                return to_uint8(network.apply({'params': params}, to_float(images)))
-
-            return jax.jit(translate, out_shardings=sharding.replicated(mesh))
-
-        self._networks = {name: translator(n) for name, n in networks.generators.items()}
+        self._networks = {
+            name: jax.jit(make_translate(network), out_shardings=sharding.replicated(mesh))
+            for name, network in networks.generators.items()
+        }
 
     def log(
         self,

@@ -90,6 +90,7 @@ def loop(run: Run) -> int:
             log = last or signal or step % config.log_every == 0
             save = last or signal or step % config.checkpoint_every == 0
             if log or save:
+                window = jax.device_get(window)  # once, for the check and for the log
                 _check_finite(run, step, window)
             if log:
                 run.observer.log(

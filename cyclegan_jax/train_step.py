@@ -25,6 +25,11 @@ def to_uint8(images: Array) -> Array:
     return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
 
 
+def make_translate(generator) -> Callable[[Mapping, Array], Array]:
+    """Builds (params, uint8 images) -> uint8 images, to be jitted, of a generator module."""
+    return lambda params, images: to_uint8(generator.apply({'params': params}, to_float(images)))
+
+
 def make_train_step(
     networks: Networks,
     optimizer: optax.GradientTransformation,

@@ -19,7 +19,7 @@ from cyclegan_jax import data, networks
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.data.synthetic import CLASSES
 from cyclegan_jax.evaluation.paired import psnr
-from cyclegan_jax.train_step import to_float, to_uint8
+from cyclegan_jax.train_step import make_translate
 
 ROOT = Path(__file__).parents[1]
 ANIMAL = CLASSES['stripes'].index('animal')
@@ -41,8 +41,13 @@ def train(workdir, **fields):
     params, _, _ = Checkpoints(workdir / 'checkpoints').restore_networks()
     dataset = data.load(**config.data, seed=0, batch_size=1)
     test = dataset.test()
-    translate = jax.jit(lambda x: to_uint8(network.apply({'params': params['a2b']}, to_float(x))))
-    return test['a'], test['b'], np.asarray(translate(test['a'])), dataset.test_labels() == ANIMAL
+    translate = jax.jit(make_translate(network))
+    return (
+        test['a'],
+        test['b'],
+        np.asarray(translate(params['a2b'], test['a'])),
+        dataset.test_labels() == ANIMAL,
+    )
 
 
 def test_translation_is_learnt(tmp_path):

@@ -15,7 +15,7 @@ from cyclegan_jax.evaluation import report
 from cyclegan_jax.evaluation.features import Sharded
 from cyclegan_jax.evaluation.test_set import Keep, TestSet, Translate
 from cyclegan_jax.networks import make_networks
-from cyclegan_jax.train_step import to_float, to_uint8
+from cyclegan_jax.train_step import make_translate
 
 
 def evaluate(
@@ -102,11 +102,8 @@ def _compiled(config: Mapping, batch_size: int) -> dict[str, Sharded]:
         channels, config['generator'], config['discriminator'], config['dtype']
     )
 
-    def on_uint8(network):
-        return lambda params, x: to_uint8(network.apply({'params': params}, to_float(x)))
-
     return {
-        name: Sharded(on_uint8(network), batch_size)
+        name: Sharded(make_translate(network), batch_size)
         for name, network in networks.generators.items()
     }
 
