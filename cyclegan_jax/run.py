@@ -59,6 +59,81 @@ class Run:
     observer: Observer
 
 
+@dataclasses.dataclass(frozen=True)
+class Program:
+    """What a config computes on a mesh, before any array exists.
+
+    schedule: from the number of finished updates to the learning rate of the next one.
+    state: shapes of the state, each with the place where it lives.
+    batch: shapes of a global batch {'a', 'b'}, uint8.
+    create: key -> the state before the first update, born in place.
+    step: (state, batch) -> (state, metrics), jitted; donates the state.
+    """
+
+    networks: networks.Networks
+    schedule: Callable
+    state: TrainState
+    batch: Mapping[str, jax.ShapeDtypeStruct]
+    create: Callable[[jax.Array], TrainState]
+    step: Callable
+
+
+def build(
+    config: ConfigDict, mesh: Mesh, image_size: tuple[int, int], steps_per_epoch: int
+) -> Program:
+    """Builds the program of a run on images of (height, width).
+
+    Raises:
+      ValueError: a network or a loss that does not exist, or one that cannot take these images.
+    """
+    nets = _make_networks(config)
+    checks.check_image_size(nets, image_size)
+    schedule = train_state.learning_rate_schedule(
+        config.optimizer.learning_rate, **config.schedule, steps_per_epoch=steps_per_epoch
+    )
+    optimizer = optax.adam(schedule, b1=config.optimizer.b1, b2=config.optimizer.b2)
+    # Two images in one call are right for accelerators; a CPU is quicker one by one.
+    pair_calls = mesh.devices.flat[0].platform != 'cpu'
+    step = train_step.make_train_step(nets, optimizer, **config.loss, pair_calls=pair_calls)
+    channels = {'a': config.data.channels_a, 'b': config.data.channels_b}
+    image_shapes = {d: (config.batch_size, *image_size, channels[d]) for d in 'ab'}
+
+    def create(key: jax.Array) -> TrainState:
+        return train_state.create(
+            nets, optimizer, key, image_shapes=image_shapes, pool_size=config.pool_size
+        )
+
+    # Shapes, then shardings, then arrays that are born where they live.
+    shapes = jax.eval_shape(create, jax.random.key(0))
+    places = train_state.state_sharding(mesh, shapes)
+    split, replicated = sharding.split(mesh), sharding.replicated(mesh)
+
+    def placed(leaf, place):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
+
+    return Program(
+        networks=nets,
+        schedule=schedule,
+        state=jax.tree.map(placed, shapes, places),
+        batch={
+            domain: jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split)
+            for domain, shape in image_shapes.items()
+        },
+        create=jax.jit(create, out_shardings=places),
+        step=jax.jit(
+            step,
+            donate_argnums=0,
+            in_shardings=(places, split),
+            out_shardings=(places, replicated),
+        ),
+    )
+
+
+def _make_networks(config: ConfigDict) -> networks.Networks:
+    channels = {'a': config.data.channels_a, 'b': config.data.channels_b}
+    return networks.make_networks(channels, config.generator, config.discriminator, config.dtype)
+
+
 def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) -> Run | None:
     """Checks, restores or creates, compiles.
 
@@ -73,9 +148,8 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     """
     first = jax.process_index() == 0
     checks.check_config(config)
+    _make_networks(config)  # a kind that does not exist is told before images are read
     mesh = sharding.make_mesh(config.batch_size)
-    channels = {'a': config.data.channels_a, 'b': config.data.channels_b}
-    nets = networks.make_networks(channels, config.generator, config.discriminator, config.dtype)
     if first:
         resources.enter_context(open_workdir(workdir))
     checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
@@ -84,7 +158,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     if (newest := checkpoints.newest_good()) is not None:
         checks.check_same_config(config, checkpoints.metadata(newest))
     elif config.init_from:
-        pretrained = _load_pretrained(config, channels)
+        pretrained = _load_pretrained(config)
 
     dataset = data.load(
         **config.data,
@@ -93,7 +167,10 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-    checks.check_image_size(nets, dataset.image_size)
+    steps_per_epoch = -(-dataset.epoch_length // config.batch_size)
+    total_steps = config.schedule.num_epochs * steps_per_epoch
+    total_steps = min(total_steps, config.max_steps or total_steps)
+    program = build(config, mesh, dataset.image_size, steps_per_epoch)
     scorer = None
     if config.evaluate_every:
         scorer = Scorer(
@@ -103,38 +180,10 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
             checkpoints.best_record(),
             config.data.name,
         )
-    steps_per_epoch = -(-dataset.epoch_length // config.batch_size)
-    total_steps = config.schedule.num_epochs * steps_per_epoch
-    total_steps = min(total_steps, config.max_steps or total_steps)
-    schedule = train_state.learning_rate_schedule(
-        config.optimizer.learning_rate, **config.schedule, steps_per_epoch=steps_per_epoch
-    )
-    optimizer = optax.adam(schedule, b1=config.optimizer.b1, b2=config.optimizer.b2)
-    # Two images in one call are right for accelerators; a CPU is quicker one by one.
-    step = train_step.make_train_step(
-        nets, optimizer, **config.loss, pair_calls=jax.default_backend() != 'cpu'
-    )
-
-    # Shapes, then shardings, then arrays that are born where they live.
-    image_shapes = {d: (config.batch_size, *dataset.image_size, channels[d]) for d in 'ab'}
-
-    def create(key: jax.Array) -> TrainState:
-        return train_state.create(
-            nets, optimizer, key, image_shapes=image_shapes, pool_size=config.pool_size
-        )
-
-    key = jax.random.key(config.seed)
-    shapes = jax.eval_shape(create, key)
-    places = train_state.state_sharding(mesh, shapes)
-    placed_shapes = jax.tree.map(
-        lambda leaf, place: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place),
-        shapes,
-        places,
-    )
     batches = dataset.batches()
-    restored = checkpoints.restore(placed_shapes)
+    restored = checkpoints.restore(program.state)
     if restored is None:
-        start, state = 0, jax.jit(create, out_shardings=places)(key)
+        start, state = 0, program.create(jax.random.key(config.seed))
         state = _replace_networks(state, pretrained, sharding.replicated(mesh))
     else:
         state, saved, start = restored
@@ -155,7 +204,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         )
         return None
     domains = {'a': config.domain_a, 'b': config.domain_b}
-    progress.log(_describe(dataset, domains, shapes, steps_per_epoch, total_steps))
+    progress.log(_describe(dataset, domains, program.state, steps_per_epoch, total_steps))
     if scorer:
         for metric, why in scorer.unavailable.items():
             progress.log(f'{metric} will not be computed: {why}')
@@ -165,14 +214,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         progress.log(f'Starting with {", ".join(pretrained)} of {config.init_from}.')
 
     began = time.perf_counter()
-    images = {d: jax.ShapeDtypeStruct(shape, jnp.uint8) for d, shape in image_shapes.items()}
-    jitted = jax.jit(
-        step,
-        donate_argnums=0,
-        in_shardings=(places, sharding.split(mesh)),
-        out_shardings=(places, sharding.replicated(mesh)),
-    )
-    compiled = jitted.lower(shapes, images).compile()
+    compiled = program.step.lower(program.state, program.batch).compile()
     progress.log(f'Compiled in {time.perf_counter() - began:.1f} s.')
     return Run(
         config=config,
@@ -185,21 +227,23 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
             'fingerprint': dataset.fingerprint,
             'lengths': dataset.lengths,
         },
-        schedule=schedule,
+        schedule=program.schedule,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
         checkpoints=checkpoints,
         progress=progress,
-        observer=Observer(workdir, mesh, dataset, nets, domains, scorer, writer, progress),
+        observer=Observer(
+            workdir, mesh, dataset, program.networks, domains, scorer, writer, progress
+        ),
     )
 
 
-def _load_pretrained(config: ConfigDict, channels: Mapping[str, int]) -> dict[str, dict]:
+def _load_pretrained(config: ConfigDict) -> dict[str, dict]:
     """Parameters of the networks that `config.init_from` has, by name."""
     loaded = interop.load_pretrained(config.init_from, discriminators=True)
     conflicts = interop.disagreements(
         loaded,
-        channels=channels,
+        channels={'a': config.data.channels_a, 'b': config.data.channels_b},
         generator=config.generator,
         discriminator=config.discriminator,
     )

@@ -4,7 +4,7 @@ The same code serves one device, all devices of a host, and all hosts of a pod.
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import jax
 import numpy as np
@@ -36,20 +36,21 @@ def initialize_multihost() -> None:
         ) from error
 
 
-def make_mesh(batch_size: int) -> Mesh:
-    """All devices of all processes in a row.
+def make_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+    """All devices of all processes, or the given ones, in a row.
 
     Raises:
       ValueError: the batch cannot be split evenly over the devices.
     """
-    devices = jax.device_count()
-    if batch_size % devices:
+    devices = jax.devices() if devices is None else devices
+    count = len(devices)
+    if batch_size % count:
         raise ValueError(
-            f'batch_size is {batch_size}, which {devices} devices cannot share evenly; choose a '
-            f'multiple of {devices}, or show fewer devices to the program (CUDA_VISIBLE_DEVICES).'
+            f'batch_size is {batch_size}, which {count} devices cannot share evenly; choose a '
+            f'multiple of {count}, or show fewer devices to the program (CUDA_VISIBLE_DEVICES).'
         )
     # Auto axes: plain data parallelism, for which the compiler finds the one all-reduce it needs.
-    return jax.make_mesh((devices,), ('data',), axis_types=(AxisType.Auto,))
+    return jax.make_mesh((count,), ('data',), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

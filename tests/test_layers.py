@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cyclegan_jax import layers
+from cyclegan_jax import cpu_conv, layers, winograd
 
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -19,19 +19,62 @@ def arrays(*shapes):
 
 
 def assert_same_with_gradients(function, plain, *args):
-    output, pullback = jax.vjp(function, *args)
-    expected, plain_pullback = jax.vjp(plain, *args)
-    np.testing.assert_allclose(output, expected, atol=1e-4)
-    cotangent = jax.random.normal(jax.random.key(9), output.shape)
-    for got, wanted in zip(pullback(cotangent), plain_pullback(cotangent), strict=True):
-        np.testing.assert_allclose(got, wanted, atol=1e-4)
+    def with_gradients(function):
+        def call(*args):
+            output, pullback = jax.vjp(function, *args)
+            return output, *pullback(jax.random.normal(jax.random.key(9), output.shape))
+
+        return jax.jit(call)(*args)
+
+    for got, wanted in zip(with_gradients(function), with_gradients(plain), strict=True):
+        np.testing.assert_allclose(got, wanted, atol=3e-5 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize('size', [1, 3, 4, 7])
-def test_conv_valid_is_the_unpadded_convolution(size):
-    x, kernel = arrays((2, 9, 11, 3), (size, size, 3, 5))
-    plain = lambda x, k: lax.conv_general_dilated(x, k, (1, 1), 'VALID', dimension_numbers=LAYOUT)
-    assert_same_with_gradients(layers.conv_valid, plain, x, kernel)
+CONVOLUTIONS = [  # window, stride, padding, input and output channels
+    (1, 1, (0, 0), 3, 5),
+    (3, 1, (0, 0), 3, 5),
+    (4, 1, (0, 0), 5, 3),
+    (7, 1, (0, 0), 5, 3),
+    (3, 1, (1, 1), 3, 5),
+    (4, 1, (2, 1), 3, 5),
+    (3, 2, (1, 1), 3, 5),
+    (4, 2, (1, 1), 5, 3),
+    (3, 1, (0, 0), 64, 65),  # by Winograd's algorithm, on tiles that do not fit
+]
+
+
+def reference(x, kernel, stride, padding):
+    with jax.default_matmul_precision('highest'):
+        return lax.conv_general_dilated(
+            x, kernel, (stride, stride), padding, dimension_numbers=LAYOUT
+        )
+
+
+@pytest.mark.parametrize('cache', ['holds the arrays', 'is too small'])
+@pytest.mark.parametrize(('size', 'stride', 'padding', 'inputs', 'outputs'), CONVOLUTIONS)
+def test_conv_is_the_convolution(monkeypatch, cache, size, stride, padding, inputs, outputs):
+    if cache == 'is too small':  # which chooses another form of the kernel's gradient
+        monkeypatch.setattr(cpu_conv, '_CACHE', 0)
+    x, kernel = arrays((2, 9, 12, inputs), (size, size, inputs, outputs))
+    pads = (padding, padding)
+    assert_same_with_gradients(
+        lambda x, kernel: layers.conv(x, kernel, stride, pads),
+        lambda x, kernel: reference(x, kernel, stride, pads),
+        x,
+        kernel,
+    )
+
+
+@pytest.mark.parametrize(('height', 'width'), [(1, 1), (4, 8), (5, 11)])
+def test_winograd_is_the_unpadded_convolution(height, width):
+    x, kernel = arrays((2, height + 2, width + 2, 3), (3, 3, 3, 5))
+    plain = lambda x, kernel: reference(x, kernel, 1, 'VALID')
+    by_winograd = jax.custom_vjp(winograd.convolve)
+    by_winograd.defvjp(
+        lambda x, kernel: (winograd.convolve(x, kernel), (x, kernel)),
+        lambda residuals, gradient: winograd.gradients(*residuals, gradient),
+    )
+    assert_same_with_gradients(by_winograd, plain, x, kernel)
 
 
 @pytest.mark.parametrize('size', [3, 4])
