@@ -12,6 +12,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of everything drawn: weights, order of images, crops, pool, dropout
     config.batch_size = 1  # images of each domain in an update, over all devices
+    config.accumulate = 1  # parts of a batch, one after the other, where the whole does not fit
     config.init_from = ''  # trained networks to start from: workdir, export, PyTorch file, hub id
     config.dtype = 'float32'  # type that convolutions compute in: 'float32', 'bfloat16'
     config.pool_size = 50  # generated images of each domain that are remembered; 0 for none
@@ -54,6 +55,7 @@ def get_config() -> ConfigDict:
     config.generator.num_downs = 8  # unet: halvings; 8 for 256 px, 7 for 128 px
     config.generator.upsample = 'transpose'  # resnet: 'transpose', 'nearest'
     config.generator.dropout = 0.0  # share of features dropped while training
+    config.generator.remat = False  # resnet: less memory, a third more work; see README.md
 
     config.discriminator = ConfigDict()
     config.discriminator.kind = 'patch'  # 'patch', 'huggan' (one stride more), 'pixel'

@@ -19,6 +19,7 @@ def check_config(config: ConfigDict) -> None:
     least = {
         'seed': 0,
         'batch_size': 1,
+        'accumulate': 1,
         'pool_size': 0,
         'max_steps': 1,
         'schedule.num_epochs': 1,
@@ -49,6 +50,21 @@ def check_config(config: ConfigDict) -> None:
             raise ValueError(
                 f'optimizer.{name} is {config.optimizer[name]}; it must be at least 0 and below 1.'
             )
+
+
+def check_accumulate(config: ConfigDict, devices: int) -> None:
+    """Whether each device's images can be cut into `config.accumulate` equal parts.
+
+    Raises:
+      ValueError: they cannot.
+    """
+    multiple = config.accumulate * devices
+    if config.batch_size % multiple:
+        raise ValueError(
+            f'batch_size is {config.batch_size}, which cannot be cut into accumulate = '
+            f'{config.accumulate} equal parts on {devices} device(s); choose a multiple of '
+            f'{multiple}.'
+        )
 
 
 def check_image_size(nets: networks.Networks, image_size: tuple[int, int]) -> None:

@@ -69,10 +69,10 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # Imported here, so that --help and a mistyped flag are answered at once.
-    from cyclegan_jax.console import plain_warnings
+    from cyclegan_jax import process
     from cyclegan_jax.evaluation import script
 
-    plain_warnings()
+    process.set_up()
     try:
         return script.run(args)
     except KeyboardInterrupt:

@@ -42,11 +42,11 @@ def main(argv: list[str] | None = None) -> int:
     """Returns the exit status: 0, or 2 for what cannot be."""
     args = parse(argv)
     # Imported here, so that --help is answered at once.
-    from cyclegan_jax.console import plain_warnings
+    from cyclegan_jax import process
     from cyclegan_jax.inference.exporting import export
     from cyclegan_jax.interop import hub, load_pretrained
 
-    plain_warnings()
+    process.set_up()
     try:
         networks = load_pretrained(args.model, step=args.step, discriminators=True)
         export(networks, args.output, args.format)

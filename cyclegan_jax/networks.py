@@ -44,7 +44,8 @@ class ResNetGenerator(nn.Module):
     """Johnson et al.'s (2016) generator as CycleGAN uses it: 9 blocks for 256 px, 6 for 128 px.
 
     Takes sides that are multiples of 4, and returns images of the same size. `upsample` is
-    'transpose' (the paper and its PyTorch code) or 'nearest' (huggan's code).
+    'transpose' (the paper and its PyTorch code) or 'nearest' (huggan's code). With `remat`,
+    training keeps only what enters each block, and computes the block again for its gradients.
     """
 
     channels: int
@@ -52,17 +53,19 @@ class ResNetGenerator(nn.Module):
     num_blocks: int = 9
     upsample: str = 'transpose'
     dropout: float = 0.0
+    remat: bool = False
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array, train: bool = False) -> Array:
         conv = functools.partial(Conv, dtype=self.dtype)
+        block = nn.remat(ResNetBlock, static_argnums=2) if self.remat else ResNetBlock
         x = nn.relu(instance_norm(conv(self.width, 7, name='in')(reflect_pad(x, 3))))
         for i in range(2):
             down = conv(self.width * 2 ** (i + 1), 3, stride=2, padding=1, name=f'down_{i}')
             x = nn.relu(instance_norm(down(x)))
         for i in range(self.num_blocks):
-            x = ResNetBlock(self.dropout, self.dtype, name=f'block_{i}')(x, train)
+            x = block(self.dropout, self.dtype, name=f'block_{i}')(x, train)
         for i in range(2):
             features, name = self.width * 2 ** (1 - i), f'up_{i}'
             if self.upsample == 'nearest':
@@ -159,6 +162,7 @@ def make_generator(
     num_downs: int = 8,
     upsample: str = 'transpose',
     dropout: float = 0.0,
+    remat: bool = False,
     dtype: str = 'float32',
 ) -> nn.Module:
     """A generator that emits `channels`; the keyword arguments are `config.generator`.
@@ -174,7 +178,11 @@ def make_generator(
         raise ValueError(f'generator.dropout is {dropout}; it must be at least 0 and below 1.')
     if kind == 'resnet':
         _check_at_least('generator.num_blocks', num_blocks, 0)
-        return ResNetGenerator(channels, width, num_blocks, upsample, dropout, jnp.dtype(dtype))
+        return ResNetGenerator(
+            channels, width, num_blocks, upsample, dropout, remat, jnp.dtype(dtype)
+        )
+    if remat:
+        raise ValueError("generator.remat is True, but only kind 'resnet' has it; set it to False.")
     _check_at_least('generator.num_downs', num_downs, 5)
     return UNetGenerator(channels, width, num_downs, dropout, jnp.dtype(dtype))
 

@@ -94,7 +94,9 @@ def build(
     optimizer = optax.adam(schedule, b1=config.optimizer.b1, b2=config.optimizer.b2)
     # Two images in one call are right for accelerators; a CPU is quicker one by one.
     pair_calls = mesh.devices.flat[0].platform != 'cpu'
-    step = train_step.make_train_step(nets, optimizer, **config.loss, pair_calls=pair_calls)
+    step = train_step.make_train_step(
+        nets, optimizer, **config.loss, accumulate=config.accumulate, pair_calls=pair_calls
+    )
     channels = {'a': config.data.channels_a, 'b': config.data.channels_b}
     image_shapes = {d: (config.batch_size, *image_size, channels[d]) for d in 'ab'}
 
@@ -150,6 +152,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     checks.check_config(config)
     _make_networks(config)  # a kind that does not exist is told before images are read
     mesh = sharding.make_mesh(config.batch_size)
+    checks.check_accumulate(config, mesh.size)
     if first:
         resources.enter_context(open_workdir(workdir))
     checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)

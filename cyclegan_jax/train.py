@@ -16,9 +16,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from cyclegan_jax import metrics, sharding
+from cyclegan_jax import metrics, process, sharding
 from cyclegan_jax.checkpoint import CheckpointError
-from cyclegan_jax.console import plain_warnings
 from cyclegan_jax.data import ImageError
 from cyclegan_jax.interrupt import Interrupt
 from cyclegan_jax.observer import Stopwatch
@@ -42,7 +41,7 @@ def main(config: ConfigDict, workdir: str | Path, *, multihost: bool = False) ->
         print(f'error: {error}', file=sys.stderr)
         return status
 
-    plain_warnings()
+    process.set_up()
     try:
         with contextlib.ExitStack() as resources:
             try:

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 import jax
 import jax.numpy as jnp
 import optax
+from jax import lax
 
 from cyclegan_jax import losses
 from cyclegan_jax.networks import Networks
@@ -38,6 +39,7 @@ def make_train_step(
     adversarial_weight: float = 1.0,
     cycle_weight: float = 10.0,
     identity_weight: float = 5.0,
+    accumulate: int = 1,
     pair_calls: bool,
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
     """Builds the step, to be jitted: (state, {'a', 'b'}: (n, h, w, c) uint8) -> (state, metrics).
@@ -48,6 +50,9 @@ def make_train_step(
     Args:
       gan: adversarial loss, one of `losses.KINDS`.
       adversarial_weight, cycle_weight, identity_weight: absolute; the paper's are 1, 10 and 5.
+      accumulate: parts that a batch is cut into, one after the other on the device, where the whole
+        does not fit. The gradients are the mean over the parts: those of the whole batch. Each
+        device's share of the batch must be a multiple. Dropout alone is drawn differently.
       pair_calls: whether a network sees two batches in one call where it can (a generator its real
         and its identity batch, a discriminator real and fake). Right for accelerators at small
         batches. On a CPU a batch of two costs more for each image.
@@ -94,58 +99,74 @@ def make_train_step(
         return call(networks.discriminators[domain], params[domain], *batches)
 
     def step(state: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, Metrics]:
-        real_a, real_b = to_float(batch['a']), to_float(batch['b'])
         step_key = jax.random.fold_in(state.key, state.step)
 
         def key_for(name: str) -> Array:
             return jax.random.fold_in(step_key, zlib.crc32(name.encode()))
 
-        def generate(params, direction, purpose, *batches):
-            rngs = {'dropout': key_for(f'{direction}/{purpose}')}
-            network = networks.generators[direction]
-            return call(network, params[direction], *batches, train=True, rngs=rngs)
+        def generator_gradients(batch, part):
+            real_a, real_b = to_float(batch['a']), to_float(batch['b'])
 
-        def generator_loss(params):
-            if identity_weight:
-                fake_b, same_b = generate(params, 'a2b', 'fake', real_a, real_b)
-                fake_a, same_a = generate(params, 'b2a', 'fake', real_b, real_a)
-            else:
-                [fake_b] = generate(params, 'a2b', 'fake', real_a)
-                [fake_a] = generate(params, 'b2a', 'fake', real_b)
-            [cycled_a] = generate(params, 'b2a', 'cycle', fake_b)
-            [cycled_b] = generate(params, 'a2b', 'cycle', fake_a)
-            [score_b] = discriminate(state.discriminators, 'b', fake_b)
-            [score_a] = discriminate(state.discriminators, 'a', fake_a)
-            terms = {
-                'adversarial_a2b': adversarial_weight * losses.generator_adversarial(gan, score_b),
-                'adversarial_b2a': adversarial_weight * losses.generator_adversarial(gan, score_a),
-                'cycle_a': cycle_weight * losses.l1(cycled_a, real_a),
-                'cycle_b': cycle_weight * losses.l1(cycled_b, real_b),
-            }
-            if identity_weight:
-                terms['identity_a'] = identity_weight * losses.l1(same_a, real_a)
-                terms['identity_b'] = identity_weight * losses.l1(same_b, real_b)
-            return sum(terms.values()), (terms, {'a': fake_a, 'b': fake_b})
+            def generate(params, direction, purpose, *batches):
+                key = key_for(f'{direction}/{purpose}')
+                rngs = {'dropout': jax.random.fold_in(key, part) if accumulate > 1 else key}
+                network = networks.generators[direction]
+                return call(network, params[direction], *batches, train=True, rngs=rngs)
 
-        generator_gradient = jax.value_and_grad(generator_loss, has_aux=True)
-        (total, (terms, fakes)), generator_grads = generator_gradient(state.generators)
+            def loss(params):
+                if identity_weight:
+                    fake_b, same_b = generate(params, 'a2b', 'fake', real_a, real_b)
+                    fake_a, same_a = generate(params, 'b2a', 'fake', real_b, real_a)
+                else:
+                    [fake_b] = generate(params, 'a2b', 'fake', real_a)
+                    [fake_a] = generate(params, 'b2a', 'fake', real_b)
+                [cycled_a] = generate(params, 'b2a', 'cycle', fake_b)
+                [cycled_b] = generate(params, 'a2b', 'cycle', fake_a)
+                [score_b] = discriminate(state.discriminators, 'b', fake_b)
+                [score_a] = discriminate(state.discriminators, 'a', fake_a)
+                adversarial = {
+                    'adversarial_a2b': losses.generator_adversarial(gan, score_b),
+                    'adversarial_b2a': losses.generator_adversarial(gan, score_a),
+                }
+                terms = {
+                    **{name: adversarial_weight * term for name, term in adversarial.items()},
+                    'cycle_a': cycle_weight * losses.l1(cycled_a, real_a),
+                    'cycle_b': cycle_weight * losses.l1(cycled_b, real_b),
+                }
+                if identity_weight:
+                    terms['identity_a'] = identity_weight * losses.l1(same_a, real_a)
+                    terms['identity_b'] = identity_weight * losses.l1(same_b, real_b)
+                terms['total'] = sum(terms.values())
+                return terms['total'], (terms, {'a': fake_a, 'b': fake_b})
+
+            grads, (terms, fakes) = jax.grad(loss, has_aux=True)(state.generators)
+            return (grads, terms), fakes
+
+        (generator_grads, terms), fakes = _by_parts(generator_gradients, batch, accumulate)
 
         pools = {}
         for domain, pool in state.pools.items():
             key = key_for(f'pool/{domain}')
             pools[domain], fakes[domain] = pool.query(fakes[domain], key)
 
-        def discriminator_loss(params):
-            terms, scores = {}, {}
-            for domain, real in (('a', real_a), ('b', real_b)):
-                score_real, score_fake = discriminate(params, domain, real, fakes[domain])
-                terms[domain] = losses.discriminator_adversarial(gan, score_real, score_fake)
-                scores[f'real_{domain}'] = jnp.mean(score_real)
-                scores[f'fake_{domain}'] = jnp.mean(score_fake)
-            return sum(terms.values()), (terms, scores)
+        def discriminator_gradients(batches, _):
+            batch, fakes = batches
 
-        discriminator_gradient = jax.grad(discriminator_loss, has_aux=True)
-        discriminator_grads, (judged, scores) = discriminator_gradient(state.discriminators)
+            def loss(params):
+                terms, scores = {}, {}
+                for domain, images in batch.items():
+                    real, fake = discriminate(params, domain, to_float(images), fakes[domain])
+                    terms[domain] = losses.discriminator_adversarial(gan, real, fake)
+                    scores[f'real_{domain}'] = jnp.mean(real)
+                    scores[f'fake_{domain}'] = jnp.mean(fake)
+                return sum(terms.values()), (terms, scores)
+
+            grads, (terms, scores) = jax.grad(loss, has_aux=True)(state.discriminators)
+            return (grads, terms, scores), ()
+
+        (discriminator_grads, judged, scores), () = _by_parts(
+            discriminator_gradients, (batch, fakes), accumulate
+        )
 
         generators, generator_opt = _update(
             optimizer, generator_grads, state.generator_opt, state.generators
@@ -154,7 +175,6 @@ def make_train_step(
             optimizer, discriminator_grads, state.discriminator_opt, state.discriminators
         )
         metrics = {
-            'generator/total': total,
             **{f'generator/{name}': term for name, term in terms.items()},
             **{f'discriminator/{name}': term for name, term in judged.items()},
             **{f'score/{name}': score for name, score in scores.items()},
@@ -172,6 +192,33 @@ def make_train_step(
         return state, metrics
 
     return step
+
+
+def _by_parts(function, batch, parts: int):
+    """Calls `function(part of the batch, its number) -> (means, images)` on each part in turn.
+
+    Returns:
+      The mean of the means, and the images of all parts in the order of the batch.
+    """
+    if parts == 1:
+        return function(batch, 0)
+
+    # Image i goes to part i % parts, so that every device takes each part from its own images.
+    def split(x: Array) -> Array:
+        return jnp.moveaxis(x.reshape(-1, parts, *x.shape[1:]), 1, 0)
+
+    def join(x: Array) -> Array:
+        return jnp.moveaxis(x, 0, 1).reshape(-1, *x.shape[2:])
+
+    def add(sums, part):
+        means, images = function(*part)
+        return jax.tree.map(jnp.add, sums, means), images
+
+    batch = jax.tree.map(split, batch)
+    means, _ = jax.eval_shape(function, jax.tree.map(lambda x: x[0], batch), 0)
+    zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), means)
+    sums, images = lax.scan(add, zeros, (batch, jnp.arange(parts)))
+    return jax.tree.map(lambda x: x / parts, sums), jax.tree.map(join, images)
 
 
 def _update(optimizer, grads, opt_state, params):

@@ -64,10 +64,10 @@ def main(argv: list[str] | None = None) -> int:
     # Imported here, so that --help is answered at once.
     import jax
 
-    from cyclegan_jax.console import plain_warnings
+    from cyclegan_jax import process
     from cyclegan_jax.inference import script
 
-    plain_warnings()
+    process.set_up()
     done = failed = 0
     try:
         args.output.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,8 @@ from absl import logging
 # how fast it reads. (Whether the images are the same is for their fingerprint to say, not for their
 # path.) Every other field decides the shapes of the state or what an update computes.
 _MAY_CHANGE = re.compile(
-    r'max_steps|schedule\.\w+|\w+_every|evaluate_metrics|keep_\w+|init_from|domain_[ab]|allow_data_change|'
+    r'accumulate|generator\.remat|max_steps|schedule\.\w+|\w+_every|evaluate_metrics|keep_\w+|'
+    r'init_from|domain_[ab]|allow_data_change|'
     r'data\.(source|path|name|name_b|(test_)?split_[ab]|column_[ab]|max_images|cache|'
     r'num_threads|skip_corrupt)'
 )

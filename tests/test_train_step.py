@@ -113,6 +113,36 @@ def test_paired_calls_compute_the_same_and_eight_devices_only_ever_reduce(baseli
         assert other not in paired[2]
 
 
+def test_a_batch_in_parts_computes_the_same(baseline):
+    assert_same_run(run(accumulate=4), baseline)
+
+
+def test_parts_are_cut_on_each_device(baseline):
+    in_parts = run(accumulate=2, devices=4)
+    assert_same_run(in_parts, baseline)
+    for other in ('all-gather', 'all-to-all', 'collective-permute', 'reduce-scatter'):
+        assert other not in in_parts[2]
+
+
+def test_parts_draw_different_dropout():
+    nets = networks.make_networks(
+        {'a': 3, 'b': 3},
+        {'width': 4, 'num_blocks': 1, 'dropout': 0.5},
+        {'width': 4, 'num_layers': 2},
+    )
+    same = {d: np.broadcast_to(images[:1], SHAPE) for d, images in batches(1)[0].items()}
+    step = jax.jit(train_step.make_train_step(nets, ADAM, accumulate=2, pair_calls=False))
+    pools = step(create(), same)[0].pools
+    first, second = pools['b'].images[0, 0], pools['b'].images[1, 0]  # of part 0 and part 1
+    assert np.abs(first - second).max() > 1e-3
+
+
+def test_remat_computes_the_same(baseline):
+    generator = {'width': 4, 'num_blocks': 1, 'remat': True}
+    nets = networks.make_networks({'a': 3, 'b': 3}, generator, {'width': 4, 'num_layers': 2})
+    assert_same_run(run(nets=nets), baseline)
+
+
 def test_pools_live_with_the_batch_and_parameters_everywhere(sharded):
     state = sharded[0][-1]
     assert state.pools['a'].images.sharding.spec == PartitionSpec('data')
