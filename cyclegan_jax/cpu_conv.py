@@ -36,7 +36,7 @@ def convolve(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """
     if not _is_unpadded(stride, padding):
         return plain(x, kernel, stride, padding)
-    if _winograd_pays(kernel):
+    if _winograd_pays(x, kernel):
         return winograd.convolve(x, kernel)
     before, after = _halves(kernel)
     y = plain(x, kernel, 1, ((before, after),) * 2)
@@ -54,7 +54,7 @@ def gradients(
         convolution = functools.partial(plain, kernel=kernel, stride=stride, padding=padding)
         [x_gradient] = jax.vjp(convolution, x)[1](gradient)
         return x_gradient, _kernel_gradient(x, kernel, gradient, stride, padding)
-    if _winograd_pays(kernel):
+    if _winograd_pays(x, kernel):
         return winograd.gradients(x, kernel, gradient)
     flipped = adjoint(kernel)
     before, after = _halves(kernel)
@@ -94,8 +94,10 @@ def _is_unpadded(stride: int, padding: Padding) -> bool:
     return stride == 1 and not any(map(any, padding))
 
 
-def _winograd_pays(kernel: Array) -> bool:
-    return kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= 64
+def _winograd_pays(x: Array, kernel: Array) -> bool:
+    # Tiles can only be cut where the size is known; an exported program leaves it open.
+    known = all(isinstance(size, int) for size in x.shape)
+    return known and kernel.shape[:2] == (3, 3) and min(kernel.shape[2:]) >= 64
 
 
 def _halves(kernel: Array) -> tuple[int, int]:

@@ -115,7 +115,7 @@ def test_huggan_loads_its_folders_by_from_pretrained(tmp_path):
     assert_same_generators(folder, networks)
 
 
-@pytest.mark.parametrize('spec', [RESNET, NEAREST, UNET])
+@pytest.mark.parametrize('spec', [RESNET, NEAREST, UNET, RESNET | {'width': 16}])
 def test_stablehlo_takes_any_number_and_size(tmp_path, spec):
     pytest.importorskip('flatbuffers')
     from jax import export as jax_export

@@ -124,6 +124,20 @@ def test_instance_norm_keeps_its_statistics_in_float32():
     assert abs(float(y.astype(jnp.float32).mean())) < 2e-3
 
 
+def test_winograd_serves_bfloat16_too():
+    x, kernel = (y.astype(jnp.bfloat16) for y in arrays((1, 6, 6, 64), (3, 3, 64, 64)))
+
+    def loss(x, kernel):
+        y = layers.conv(x, kernel, 1, ((0, 0), (0, 0)))
+        assert y.dtype == jnp.bfloat16
+        return jnp.sum(y.astype(jnp.float32) ** 2), y
+
+    gradients, y = jax.jit(jax.grad(loss, (0, 1), has_aux=True))(x, kernel)
+    expected = reference(x.astype(jnp.float32), kernel.astype(jnp.float32), 1, ((0, 0), (0, 0)))
+    np.testing.assert_allclose(y.astype(jnp.float32), expected, atol=0.01 * expected.max())
+    assert {gradient.dtype for gradient in gradients} == {jnp.dtype('bfloat16')}
+
+
 def test_conv_computes_in_its_dtype_and_keeps_float32_parameters():
     conv = layers.Conv(4, 3, bias=True, dtype=jnp.bfloat16)
     output, variables = conv.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)))

@@ -18,6 +18,7 @@ from cyclegan_jax.data.sources import Source, digest
 
 DOMAINS = ('a', 'b')
 NUM_STEPS = 2**40  # grain zips only data sets of one length: as good as infinite
+PREFETCH = 2  # batches of each thread, done or being made: see benchmarks/input_pipeline.py
 Size = tuple[int, int]
 
 
@@ -170,7 +171,7 @@ class Dataset:
             [domain_batches(number, domain) for number, domain in enumerate(DOMAINS)]
         )
         options = grain.ReadOptions(
-            num_threads=self.num_threads, prefetch_buffer_size=2 * self.num_threads
+            num_threads=self.num_threads, prefetch_buffer_size=PREFETCH * self.num_threads
         )
         batches = pairs.map(lambda pair: dict(zip(DOMAINS, pair, strict=True)))
         return iter(batches.to_iter_dataset(options))
@@ -197,9 +198,18 @@ class Dataset:
         top, left = random.integers((height - crop_height + 1, width - crop_width + 1))
         mirrored = random.random() < 0.5
         image = image[top : top + crop_height, left : left + crop_width]
-        return image[:, ::-1] if self.flip and mirrored else image
+        return _mirror(image) if self.flip and mirrored else image
 
     def _centre_crop(self, image: np.ndarray) -> np.ndarray:
         (height, width), (crop_height, crop_width) = image.shape[:2], self.image_size
         top, left = (height - crop_height) // 2, (width - crop_width) // 2
         return image[top : top + crop_height, left : left + crop_width]
+
+
+def _mirror(image: np.ndarray) -> np.ndarray:
+    """Left to right, as an array of its own.
+
+    Numpy copies a view with the columns reversed in runs of one pixel, which takes 0.5 ms at
+    256x256; channel by channel it takes 0.06 ms.
+    """
+    return np.stack([image[:, ::-1, channel] for channel in range(image.shape[2])], axis=-1)
