@@ -127,7 +127,8 @@ def test_stablehlo_takes_any_number_and_size(tmp_path, spec):
         assert set(program.platforms) == {'cpu', 'cuda', 'tpu'}
         for shape in ((1, 32, 64), (3, 64, 32)):
             x = images(*shape, network.channels[0])
-            np.testing.assert_allclose(program.call(x), apply(network, x), atol=1e-5)
+            # Where the size is open, convolutions take another form, rounded otherwise.
+            np.testing.assert_allclose(program.call(x), apply(network, x), atol=1e-4)
 
 
 @pytest.mark.parametrize('spec', [RESNET, NEAREST, UNET])
