@@ -1,0 +1,58 @@
+"""What a command sets for its process: where compiled programs go, and that memory is kept."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+
+def run(script: str, **environment: str) -> str:
+    """The output of a script in a process of its own, as the settings are the process's."""
+    base = {name: value for name, value in os.environ.items() if not name.startswith('JAX_')}
+    done = subprocess.run(
+        [sys.executable, '-c', script],
+        env=base | {'JAX_PLATFORMS': 'cpu'} | environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+COMPILE = """
+import jax
+from cyclegan_jax import process
+process.set_up()
+jax.config.update('jax_persistent_cache_min_compile_time_secs', 0)
+jax.jit(lambda x: x + 1)(1.0)
+print(jax.config.jax_compilation_cache_dir)
+"""
+
+
+def test_compiled_programs_are_kept_in_the_users_cache_folder(tmp_path):
+    folder = run(COMPILE, XDG_CACHE_HOME=str(tmp_path))
+    assert folder == str(tmp_path / 'cyclegan_jax')
+    assert list((tmp_path / 'cyclegan_jax').iterdir())
+
+
+def test_another_cache_folder_can_be_named(tmp_path):
+    folder = run(COMPILE, XDG_CACHE_HOME='/nowhere', JAX_COMPILATION_CACHE_DIR=str(tmp_path))
+    assert folder == str(tmp_path)
+    assert list(tmp_path.iterdir())
+
+
+@pytest.mark.skipif(sys.platform != 'linux', reason='only glibc can be told')
+def test_freed_memory_is_kept():
+    faults = run("""
+import resource
+from cyclegan_jax import process
+process.keep_freed_memory()
+def faults(size=2**27):
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+    b'x' * size
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+print(faults(), faults())
+""")
+    first, second = map(int, faults.split())
+    assert first > 1000 and second < first / 10
