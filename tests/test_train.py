@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from configs import synthetic
-from cyclegan_jax import train
+from cyclegan_jax import run, sharding, train
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.interop import load_pretrained
 from cyclegan_jax.metrics import read_metrics
@@ -165,12 +165,14 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path, capsys):
     [
         ({'batch_size': 12}, 'batch_size is 12, which 8 devices cannot share'),
         ({'batch_size': 24}, 'batch_size is 24'),
+        ({'accumulate': 2}, 'accumulate = 2 equal parts on 8 device(s); choose a multiple of 16'),
         ({'data.crop_size': 14, 'data.load_size': 14}, 'multiples of 4; the nearest is 16x16'),
         ({'discriminator.num_layers': 5}, 'too small for a discriminator with num_layers 5'),
         ({'data.name': 'spots'}, "'spots'"),
         ({'data.source': 'folder', 'data.path': 'nowhere'}, 'nowhere'),
         ({'data.channels_b': 1}, 'identity_weight to 0'),
         ({'generator.kind': 'vit'}, "generator.kind is 'vit'"),
+        ({'generator.kind': 'unet', 'generator.remat': True}, 'generator.remat is True'),
     ],
 )
 def test_mistakes_are_told_in_one_line_before_compiling(fields, said, tmp_path, capsys):
@@ -222,6 +224,10 @@ def test_a_changed_data_set_is_noticed(finished, capsys):
             'discriminator.kind': 'huggan',
             'loss.gan': 'hinge',
             'dtype': 'bfloat16',
+            'batch_size': 16,
+            'accumulate': 2,
+            'generator.num_blocks': 1,
+            'generator.remat': True,
         },
     ],
     ids=['anime', 'huggan'],
@@ -231,6 +237,18 @@ def test_the_other_networks_and_losses_train(fields, tmp_path):
     assert train.main(tiny(**size, **fields), tmp_path) == 0
     [record] = [r for r in read_metrics(tmp_path) if 'generator/total' in r]
     assert record['generator/total'] > 0
+
+
+def test_the_state_is_donated():
+    """Its new arrays take the place of the old ones: the device never holds two."""
+    config = tiny()
+    program = run.build(config, sharding.make_mesh(8), (16, 16), steps_per_epoch=2)
+    memory = program.step.lower(program.state, program.batch).compile().memory_analysis()
+    shards = jax.tree.map(lambda x: x.sharding.shard_shape(x.shape), program.state)
+    sizes = jax.tree.map(
+        lambda leaf, shape: np.prod(shape) * leaf.dtype.itemsize, program.state, shards
+    )
+    assert memory.alias_size_in_bytes >= sum(jax.tree.leaves(sizes))
 
 
 def test_one_channel_to_three_without_a_pool(tmp_path):
