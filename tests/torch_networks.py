@@ -10,16 +10,21 @@ class ResNet(nn.Module):
 
     def __init__(self, channels_in, channels_out, width, num_blocks, dropout=False):
         super().__init__()
-        layers = [nn.ReflectionPad2d(3), nn.Conv2d(channels_in, width, 7), norm(width), nn.ReLU()]
+        layers = [
+            nn.ReflectionPad2d(3),
+            nn.Conv2d(channels_in, width, 7),
+            norm(width),
+            nn.ReLU(True),
+        ]
         for i in (1, 2):
             down = nn.Conv2d(width * i, width * 2 * i, 3, stride=2, padding=1)
-            layers += [down, norm(width * 2 * i), nn.ReLU()]
+            layers += [down, norm(width * 2 * i), nn.ReLU(True)]
         layers += [ResNetBlock(width * 4, dropout) for _ in range(num_blocks)]
         for i in (4, 2):
             up = nn.ConvTranspose2d(
                 width * i, width * i // 2, 3, stride=2, padding=1, output_padding=1
             )
-            layers += [up, norm(width * i // 2), nn.ReLU()]
+            layers += [up, norm(width * i // 2), nn.ReLU(True)]
         layers += [nn.ReflectionPad2d(3), nn.Conv2d(width, channels_out, 7), nn.Tanh()]
         self.model = nn.Sequential(*layers)
 
@@ -34,7 +39,7 @@ class ResNetBlock(nn.Module):
             nn.ReflectionPad2d(1),
             nn.Conv2d(width, width, 3),
             norm(width),
-            nn.ReLU(),
+            nn.ReLU(True),
             *([nn.Dropout(0.5)] if dropout else []),
             nn.ReflectionPad2d(1),
             nn.Conv2d(width, width, 3),
@@ -125,13 +130,13 @@ class Patch(nn.Module):
 
     def __init__(self, channels, width, num_layers, huggan=False):
         super().__init__()
-        layers = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2)]
+        layers = [nn.Conv2d(channels, width, 4, stride=2, padding=1), nn.LeakyReLU(0.2, True)]
         features = width
         for i in range(1, num_layers + 1):
             before, features = features, width * min(2**i, 8)
             stride = 2 if huggan or i < num_layers else 1
             conv = nn.Conv2d(before, features, 4, stride=stride, padding=1)
-            layers += [conv, norm(features), nn.LeakyReLU(0.2)]
+            layers += [conv, norm(features), nn.LeakyReLU(0.2, True)]
         layers += [nn.ZeroPad2d((1, 0, 1, 0))] if huggan else []
         layers += [nn.Conv2d(features, 1, 4, padding=1)]
         self.model = nn.Sequential(*layers)

@@ -22,7 +22,7 @@ PREFETCH = 2  # batches of each thread, done or being made: see benchmarks/input
 Size = tuple[int, int]
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(repr=False)  # grain prints all that its transformations hold: seconds
 class Images:
     """The usable images of one split of one domain, resized.
 

@@ -1,0 +1,134 @@
+"""Writes README.md's table of speeds from benchmarks/results/.
+
+    python benchmarks/table.py [--check]
+
+Its rows are the results of train_step.py, translate.py, torch_peer.py and compare.py; below it
+stands the command of every file. Without the table's markers in README.md it is printed.
+"""
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from sweep import OURS
+
+_ROOT = Path(__file__).parents[1]
+START, END = '<!-- speed table: python benchmarks/table.py -->', '<!-- end of speed table -->'
+_ROWS_FROM = ('train_step', 'translate', 'torch_peer', 'compare')
+_HEADER = (
+    'work',
+    'machine',
+    'size',
+    'batch',
+    'by',
+    'a step',
+    'images/s',
+    'its time / ours',
+    'memory',
+)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument(
+        '--check', action='store_true', help='write nothing; exit status 1 if README.md differs'
+    )
+    args = parser.parse_args()
+    files = sorted((_ROOT / 'benchmarks/results').glob('*.json'))
+    table = render({path.name: json.loads(path.read_text()) for path in files})
+    readme = _ROOT / 'README.md'
+    text = readme.read_text()
+    updated = insert(text, table)
+    if updated is None:
+        print(table)
+    elif not args.check:
+        readme.write_text(updated)
+    elif updated != text:
+        print(
+            "error: README.md's speed table is not that of benchmarks/results; run "
+            'python benchmarks/table.py',
+            file=sys.stderr,
+        )
+        return 1
+    return 0
+
+
+def insert(readme: str, table: str) -> str | None:
+    """The text with the table between its markers; None if it has no markers."""
+    place = re.compile(f'{re.escape(START)}.*{re.escape(END)}', re.DOTALL)
+    text, count = place.subn(lambda _: f'{START}\n{table}\n{END}', readme)
+    return text if count else None
+
+
+def render(documents: Mapping[str, Mapping[str, Any]]) -> str:
+    """The table and the list of commands, in Markdown, from the documents by file name."""
+    results = [
+        (result, document['machine'])
+        for document in documents.values()
+        if document['benchmark'] in _ROWS_FROM
+        for result in document['results']
+    ]
+    results.sort(
+        key=lambda pair: (
+            *(pair[0][field] for field in ('work', 'size', 'batch')),
+            OURS not in pair[0]['sides'],
+        )
+    )
+    rows = [_row(result, name, machine) for result, machine in results for name in result['sides']]
+    lines = [_line(_HEADER), _line('---' for _ in _HEADER), *map(_line, rows), '']
+    lines += [f'- `{name}`: `{document["command"]}`' for name, document in documents.items()]
+    return '\n'.join(lines)
+
+
+def _line(cells: Iterable[str]) -> str:
+    return f'| {" | ".join(cells)} |'
+
+
+def _row(result: Mapping[str, Any], name: str, machine: Mapping[str, Any]) -> list[str]:
+    side, ratio = result['sides'][name], ''
+    if name in result.get('ratios', {}):
+        low, high = result['ratios'][name]['quartiles']
+        ratio = f'**{result["ratios"][name]["median"]:.2f}** ({low:.2f} to {high:.2f})'
+    on_cpu = side.get('platform', 'cpu') == 'cpu'
+    return [
+        _work(result),
+        f'{machine["processor"]}, {machine["cores"]} cores' if on_cpu else side['device'],
+        str(result['size']),
+        str(result['batch']),
+        f'{name} {result["dtype"]}' if name == OURS else name,
+        *_speed(side),
+        ratio,
+        '' if 'error' in side else f'{side["peak_memory_bytes"] / 2**30:.1f} GiB',
+    ]
+
+
+def _work(result: Mapping[str, Any]) -> str:
+    """The work's name, and all that is not as usual."""
+    parts = [{'train_step': 'training', 'translate': 'translation'}[result['work']]]
+    usual = {'width': 64, 'blocks': 9, 'devices': 1, 'accumulate': 1}
+    parts += [
+        f'{name} {result[name]}' for name in usual if result.get(name, usual[name]) != usual[name]
+    ]
+    if result.get('remat'):
+        parts.append('remat')
+    return ', '.join(parts)
+
+
+def _speed(side: Mapping[str, Any]) -> tuple[str, str]:
+    """Of a step, and of images; or what went wrong."""
+    if 'error' in side:
+        exhausted = re.search('RESOURCE_EXHAUSTED|out of memory', side['error'], re.IGNORECASE)
+        return 'out of memory' if exhausted else 'failed', ''
+    seconds = side['step_seconds']
+    time = f'{seconds:.3g} s' if seconds >= 0.1 else f'{seconds * 1e3:.3g} ms'
+    return time, f'{side["images_per_second"]:.3g}'
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""What this project computes, as its commands do, ready to be timed."""
+
+import functools
+import os
+import sys
+import time
+from pathlib import Path
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import same_work
+from workers import Workload, host_peak_memory
+
+sys.path.append(str(Path(__file__).parents[1]))  # configs is no part of the installed package
+from configs import default
+from cyclegan_jax import checks, interop, layers, process, run, sharding
+from cyclegan_jax.inference import Translator
+
+
+def train_step(
+    *,
+    size: int,
+    batch: int,
+    dtype: str,
+    width: int,
+    blocks: int,
+    devices: int = 1,
+    remat: bool = False,
+    accumulate: int = 1,
+) -> Workload:
+    """An update of all four networks: the program of a run, on a batch that is on the devices."""
+    _set_up(devices)
+    if devices > (count := jax.device_count()):
+        raise ValueError(f'devices is {devices}; this machine has {count}: choose no more.')
+    config = default.get_config()
+    config.batch_size, config.dtype, config.accumulate = batch, dtype, accumulate
+    config.generator.update(width=width, num_blocks=blocks, remat=remat)
+    config.discriminator.width = width
+    mesh = sharding.make_mesh(batch, jax.devices()[:devices])
+    checks.check_accumulate(config, mesh.size)
+    program = run.build(config, mesh, (size, size), steps_per_epoch=1000)
+
+    start = time.perf_counter()
+    compiled = program.step.lower(program.state, program.batch).compile()
+    compile_seconds = time.perf_counter() - start
+    memory = compiled.memory_analysis()
+    rng = np.random.default_rng(0)
+    shape = (batch, size, size, 3)
+    images = {domain: rng.integers(0, 256, shape).astype(np.uint8) for domain in 'ab'}
+    images = sharding.put_batch(mesh, images)
+    state = program.create(jax.random.key(0))
+
+    def update(steps: int) -> None:
+        nonlocal state
+        for _ in range(steps):
+            state, metrics = compiled(state, images)
+        jax.block_until_ready((state, metrics))
+
+    nets = program.networks
+    return Workload(
+        run=update,
+        images=batch,
+        flops=batch
+        * same_work.training_flops(
+            _flops(nets.generators['a2b'], size), _flops(nets.discriminators['a'], size)
+        ),
+        matrix_rate=functools.partial(_matrix_rate, dtype, devices),
+        peak_memory=_peak_memory,
+        facts={
+            **_facts(),
+            'compile_seconds': compile_seconds,
+            # Of one device, as the compiler plans it: 'alias' is what is donated and written over.
+            'planned_bytes': {
+                name: getattr(memory, f'{name}_size_in_bytes')
+                for name in ('argument', 'output', 'alias', 'temp')
+            },
+        },
+    )
+
+
+def translate(*, size: int, batch: int, dtype: str, width: int, blocks: int) -> Workload:
+    """Images by a Translator, from the host's memory and back to it."""
+    _set_up()
+    if dtype != 'float32':
+        raise ValueError(f'dtype is {dtype}, but a Translator computes in float32.')
+    spec = interop.full_spec('generator', {'width': width, 'num_blocks': blocks})
+    shapes = interop.param_shapes('generator', spec, (3, 3))
+    zeros = jax.tree.map(np.zeros, shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    keys = interop.to_state_dict(interop.Network('generator', spec, (3, 3), zeros))
+    tensors = {key: same_work.weights(key, zero.shape) for key, zero in keys.items()}
+    translator = Translator(interop.from_state_dict(tensors, 'random weights'))
+    images = list(same_work.images(batch, size))
+
+    def translate_all(steps: int) -> None:
+        for _ in range(steps):
+            translator(images, batch_size=batch)
+
+    return Workload(
+        run=translate_all,
+        images=batch,
+        flops=batch * _flops(interop.make_module('generator', spec, (3, 3)), size),
+        matrix_rate=functools.partial(_matrix_rate, dtype, 1),
+        peak_memory=_peak_memory,
+        facts=_facts(),
+        output=lambda: np.stack(translator(images, batch_size=batch)),
+    )
+
+
+def _set_up(devices: int = 1) -> None:
+    process.keep_freed_memory()  # as the commands do
+    # Memory is taken as it is needed, so that the other sides find some.
+    os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')
+    jax.config.update('jax_num_cpu_devices', devices)
+    # A compilation is to be timed, not to be found.
+    jax.config.update('jax_enable_compilation_cache', False)
+
+
+def _facts() -> dict[str, str]:
+    device = jax.devices()[0]
+    return {
+        'platform': device.platform,
+        'device': device.device_kind,
+        'framework': f'jax {jax.__version__}',
+    }
+
+
+def _flops(network: nn.Module, size: int) -> float:
+    """Operations of one image's pass: twice the multiply-adds of all convolutions."""
+    total = 0
+
+    def count(call, args, kwargs, context):
+        nonlocal total
+        y = call(*args, **kwargs)
+        module = context.module
+        if isinstance(module, layers.Conv) and context.method_name == '__call__':
+            # An up-convolution spreads each pixel that it takes, others gather for each they give.
+            [x] = args
+            pixels = (x if module.up else y)[..., 0].size
+            total += 2 * pixels * module.kernel**2 * x.shape[-1] * module.features
+        return y
+
+    with nn.intercept_methods(count):
+        image = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32)
+        jax.eval_shape(network.init, jax.random.key(0), image)
+    return float(total)
+
+
+def _matrix_rate(dtype: str, devices: int) -> float:
+    def make_multiply(side: int):
+        x = jax.random.normal(jax.random.key(0), (side, side), dtype)
+        square = jax.jit(lambda x: x @ x)
+
+        def multiply(products: int) -> None:
+            for _ in range(products):
+                y = square(x)
+            y.block_until_ready()
+
+        return multiply
+
+    platform = jax.devices()[0].platform
+    # Virtual devices of a CPU share its cores.
+    return same_work.matrix_rate(platform, make_multiply) * (1 if platform == 'cpu' else devices)
+
+
+def _peak_memory() -> int:
+    stats = jax.devices()[0].memory_stats() or {}
+    return stats.get('peak_bytes_in_use') or host_peak_memory()

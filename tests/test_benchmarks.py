@@ -1,0 +1,162 @@
+"""The benchmarks answer, measure what they say, and the table shows what was measured."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+SCRIPTS = sorted(
+    path.name for path in (ROOT / 'benchmarks').glob('*.py') if '__main__' in path.read_text()
+)
+TINY = ('--size=32', '--width=8', '--blocks=1', '--repeats=2')
+
+sys.path.append(str(ROOT / 'benchmarks'))
+import table  # noqa: E402
+
+
+def run(script, *arguments):
+    command = [sys.executable, str(ROOT / 'benchmarks' / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True)
+
+
+def measured(script, *arguments, folder):
+    """Runs a benchmark; its exit status, the document that it saved, and its stderr."""
+    path = folder / 'results.json'
+    done = run(script, *TINY, *arguments, f'--json={path}')
+    assert path.exists(), done.stderr
+    return done.returncode, json.loads(path.read_text()), done.stderr
+
+
+def check(side):
+    low, high = side['step_seconds_quartiles']
+    assert 0 < low <= side['step_seconds'] <= high < 60
+    assert len(side['turns']) == 2
+    assert side['images_per_second'] == pytest.approx(side['images'] / side['step_seconds'])
+    assert side['share_of_matrix_rate'] > 0
+    assert 2**26 < side['peak_memory_bytes'] < 2**34
+    assert side['first_step_seconds'] > 0
+    assert side['platform'] == 'cpu'
+
+
+@pytest.mark.parametrize('script', SCRIPTS)
+def test_help(script):
+    done = run(script, '--help')
+    assert done.returncode == 0, done.stderr
+    assert f'benchmarks/{script}' in done.stdout  # the docstring has the command
+
+
+def test_a_mistake_is_told():
+    done = run('compare.py', '--mode=eager,fast')
+    assert done.returncode == 2
+    assert "--mode: 'fast' is neither eager nor of autocast" in done.stderr.splitlines()[-1]
+
+
+def test_train_step_goes_on_after_a_failure(tmp_path):
+    status, document, stderr = measured(
+        'train_step.py', '--batch=1,2', '--devices=2', folder=tmp_path
+    )
+    assert status == 1
+    failed, done = (result['sides']['cyclegan_jax'] for result in document['results'])
+    assert f'cyclegan_jax: {failed["error"]}' in stderr.splitlines()
+    assert 'batch_size is 1, which 2 devices cannot share' in failed['error']
+    check(done)
+    assert done['images'] == 2
+    assert done['compile_seconds'] > 0
+    planned = done['planned_bytes']
+    assert planned['alias'] > 0.9 * planned['output']  # the state is written over, not copied
+
+
+@pytest.mark.parametrize('what', ['train_step', 'translate'])
+def test_compare(what, tmp_path):
+    pytest.importorskip('torch')
+    modes = '--mode=eager,channels_last+autocast'
+    status, document, stderr = measured('compare.py', f'--what={what}', modes, folder=tmp_path)
+    assert status == 0, stderr
+    assert document['command'].startswith(f'python benchmarks/compare.py {TINY[0]}')
+    [result] = document['results']
+    ours, *peers = sides = result['sides'].values()
+    for side in sides:
+        check(side)
+        assert side['flops'] == ours['flops']  # counted by each side for itself
+    assert list(result['ratios']) == list(result['sides'])[1:]
+    for ratio, peer in zip(result['ratios'].values(), peers, strict=True):
+        turns = [theirs / our for theirs, our in zip(peer['turns'], ours['turns'], strict=True)]
+        assert ratio['median'] == pytest.approx(sum(turns) / 2)
+    if what == 'translate':
+        assert result['largest_difference']['PyTorch eager'] < 1e-5
+    assert 'autocast' in table.render({'x.json': document})
+
+
+def document(benchmark, **result):
+    return {
+        'benchmark': benchmark,
+        'command': f'python benchmarks/{benchmark}.py --size=256',
+        'machine': {'processor': 'Some CPU', 'cores': 2},
+        'results': [result],
+    }
+
+
+def side(seconds, platform='cpu'):
+    return {
+        'step_seconds': seconds,
+        'images_per_second': 1 / seconds,
+        'peak_memory_bytes': 3 * 2**30,
+        'platform': platform,
+        'device': 'Some GPU',
+    }
+
+
+def test_table():
+    shape = {'size': 256, 'batch': 1, 'dtype': 'float32', 'width': 64, 'blocks': 9}
+    compared = document(
+        'compare',
+        work='translate',
+        **shape,
+        sides={
+            'cyclegan_jax': side(0.25),
+            'PyTorch eager': side(0.5),
+            'PyTorch compile': side(0.4),
+        },
+        ratios={
+            'PyTorch eager': {'median': 2.0, 'quartiles': [1.9, 2.1]},
+            'PyTorch compile': {'median': 1.6, 'quartiles': [1.5, 1.7]},
+        },
+        best_peer='PyTorch compile',
+    )
+    alone = document(
+        'train_step',
+        work='train_step',
+        **shape,
+        remat=True,
+        sides={'cyclegan_jax': side(0.01, 'gpu')},
+    )
+    full = document(
+        'train_step',
+        work='train_step',
+        **shape,
+        sides={'cyclegan_jax': {'error': 'JaxRuntimeError: RESOURCE_EXHAUSTED: Out of memory'}},
+    )
+    text = table.render(
+        {'a.json': compared, 'b.json': alone, 'c.json': full, 'd.json': document('start_up')}
+    )
+    _, _, *rows = (line for line in text.splitlines() if line.startswith('|'))
+    cpu, size, ours = 'Some CPU, 2 cores', '256 | 1', 'cyclegan_jax float32'
+    assert rows == [
+        f'| training, remat | Some GPU | {size} | {ours} | 10 ms | 100 |  | 3.0 GiB |',
+        f'| training | {cpu} | {size} | {ours} | out of memory |  |  |  |',
+        f'| translation | {cpu} | {size} | {ours} | 0.25 s | 4 |  | 3.0 GiB |',
+        f'| translation | {cpu} | {size} | PyTorch eager | 0.5 s | 2 | **2.00** (1.90 to 2.10) '
+        '| 3.0 GiB |',
+        f'| translation | {cpu} | {size} | PyTorch compile | 0.4 s | 2.5 '
+        '| **1.60** (1.50 to 1.70) | 3.0 GiB |',
+    ]
+    assert '- `d.json`: `python benchmarks/start_up.py --size=256`' in text
+
+    readme = f'before\n{table.START}\nold\n{table.END}\nafter\n'
+    updated = table.insert(readme, text)
+    assert updated == f'before\n{table.START}\n{text}\n{table.END}\nafter\n'
+    assert table.insert(updated, text) == updated
+    assert table.insert('no markers', text) is None
