@@ -55,7 +55,7 @@ def get_config() -> ConfigDict:
     config.generator.num_downs = 8  # unet: halvings; 8 for 256 px, 7 for 128 px
     config.generator.upsample = 'transpose'  # resnet: 'transpose', 'nearest'
     config.generator.dropout = 0.0  # share of features dropped while training
-    config.generator.remat = False  # resnet: less memory, a third more work; see README.md
+    config.generator.remat = False  # resnet: less memory, more work; see README.md
 
     config.discriminator = ConfigDict()
     config.discriminator.kind = 'patch'  # 'patch', 'huggan' (one stride more), 'pixel'

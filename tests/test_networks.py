@@ -171,3 +171,15 @@ def test_mistakes_name_the_field_the_value_and_the_choices(make, kwargs, said):
     with pytest.raises(ValueError) as error:
         make(*channels, **kwargs)
     assert said in str(error.value) and '\n' not in str(error.value)
+
+
+def test_remat_keeps_less_for_the_gradients():
+    def kept(remat):
+        generator = networks.make_generator(3, width=4, num_blocks=9, remat=remat)
+        x = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.float32)
+        params = jax.eval_shape(generator.init, jax.random.key(0), x)
+        pullback = jax.eval_shape(lambda p, x: jax.vjp(generator.apply, p, x)[1], params, x)
+        sizes = [sum(leaf.size for leaf in jax.tree.leaves(tree)) for tree in (pullback, params)]
+        return sizes[0] - sizes[1]  # the parameters are kept in any case
+
+    assert kept(remat=True) < 0.6 * kept(remat=False)  # the rest is of the layers at full size
