@@ -4,15 +4,15 @@
 
 Random smooth pictures are written as JPEG to a temporary folder and read by cyclegan_jax.data with
 its defaults: resized to 286/256 of their size, cropped, mirrored. An image is one of either domain,
-a batch of n has n of each, and one device is used. Four tables:
+a batch of n has n of each, and one device is used. Tables:
 
 decoding  decoding and resizing by one thread, which is one core, and by one thread for each core.
 batches   images kept in memory: batches as quick as they come, and putting one on the device.
-wait      percent of its time that the loop of cyclegan_jax/train.py waits until a batch is put. On
-          an accelerator matrix products of --step-ms stand for the step. On a CPU a sleep does,
-          which leaves the cores to the input, as an accelerator would.
-prefetch  the same, by threads and by the batches read ahead, at the largest batch and the middle
-          --step-ms, for images that are kept in memory and for images decoded anew each time.
+wait      percent of its time that the loop of cyclegan_jax/train.py waits for the next batch. On an
+          accelerator matrix products of --step-ms stand for the step. On a CPU a sleep does, which
+          leaves the cores to the input, as an accelerator would.
+ahead     the same at the largest batch and the middle --step-ms, by the batches read ahead.
+decoded   the same for images decoded anew each time, by threads and by the batches read ahead.
 """
 
 import contextlib
@@ -31,7 +31,7 @@ import measure
 import numpy as np
 from PIL import Image
 
-THREADS, PREFETCH = (1, 2, 4, 8), (1, 2, 4)  # of the last table; PREFETCH counts for each thread
+THREADS, PREFETCH = (1, 2, 4, 8), (1, 2, 4)  # of the last tables; PREFETCH counts for each thread
 
 
 def main():
@@ -41,7 +41,7 @@ def main():
     add('--batch', type=numbers, default='1,4,8', metavar='N,...', help='images of each domain')
     add('--step-ms', type=numbers, default='20,50,100', metavar='N,...', help='length of a step')
     add('--images', type=number, default='500', metavar='N', help='files of each domain')
-    add('--seconds', type=number, default='1', metavar='N', help='that a figure is measured for')
+    add('--seconds', type=number, default='2', metavar='N', help='that a figure is measured for')
     args = parser.parse_args()
     largest, middle = max(args.batch), args.step_ms[len(args.step_ms) // 2]
     if args.images < largest:
@@ -86,14 +86,13 @@ def main():
             percent = wait_percent(replace(kept, batch_size=batch), put, *steps[ms], seconds)
             report('wait', batch=batch, step_ms=ms, wait_percent=percent)
 
+        for pipeline.PREFETCH in PREFETCH:  # images in memory are read by one thread
+            percent = wait_percent(kept, put, *steps[middle], seconds)
+            report('ahead', batches_ahead=pipeline.PREFETCH, wait_percent=percent)
         for threads, pipeline.PREFETCH in itertools.product(THREADS, PREFETCH):
-            percent = {
-                name: wait_percent(
-                    replace(dataset, num_threads=threads), put, *steps[middle], seconds
-                )
-                for name, dataset in (('wait_percent_kept', kept), ('wait_percent_anew', anew))
-            }
-            report('prefetch', threads=threads, ahead=threads * pipeline.PREFETCH, **percent)
+            percent = wait_percent(replace(anew, num_threads=threads), put, *steps[middle], seconds)
+            ahead = threads * pipeline.PREFETCH
+            report('decoded', threads=threads, batches_ahead=ahead, wait_percent=percent)
     measure.save(args.json, 'input_pipeline', measure.command(), results)
 
 
@@ -145,12 +144,12 @@ def wait_percent(
     """Runs the loop for so many seconds, with the step of `stand_in`."""
     from cyclegan_jax.observer import Stopwatch
 
-    with contextlib.closing(dataset.batches()) as source:
-        running = start(put(next(source)))  # nothing can have prefetched the first batch
+    with contextlib.closing(dataset.batches(put)) as source:
+        running = start(next(source))  # nothing can have read the first batch ahead
         stopwatch, elapsed, share = Stopwatch(), 0.0, 0.0
         while elapsed < seconds:
             with stopwatch.waiting():
-                batch = put(next(source))
+                batch = next(source)
             running, last = start(batch), running
             finish(last)  # one step ahead, as in training
             elapsed, share = stopwatch.read()

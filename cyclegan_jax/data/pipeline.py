@@ -24,7 +24,7 @@ ORDER, CROPS = 0, 1  # what is drawn: part of the seed
 Size = tuple[int, int]
 
 
-@dataclasses.dataclass(repr=False)  # grain prints all that its transformations hold: seconds
+@dataclasses.dataclass
 class Images:
     """The usable images of one split of one domain, resized.
 
@@ -206,12 +206,12 @@ class Dataset:
             draws = random.random((self.batch_size, 3))[slots]
             batch[domain] = np.empty((local, *self.image_size, images_.channels), np.uint8)
             for out, position, drawn in zip(batch[domain], positions, draws, strict=True):
-                epoch, place = divmod(position, len(images_))
-                self._augment(images_[order(number, epoch)[place]], *drawn, out)
+                epoch, i = divmod(position, len(images_))
+                self._augment(images_[order(number, epoch)[i]], *drawn, out)
         return batch
 
     def _augment(self, image: np.ndarray, y: float, x: float, z: float, out: np.ndarray) -> None:
-        """Writes a crop of the image to `out`, in half of the cases mirrored."""
+        """Writes a crop of the image to `out`; where, and whether mirrored, the numbers say."""
         (height, width), (crop_height, crop_width) = image.shape[:2], self.image_size
         top, left = int(y * (height - crop_height + 1)), int(x * (width - crop_width + 1))
         image = image[top : top + crop_height, left : left + crop_width]
