@@ -62,7 +62,7 @@ def main():
     def report(table: str, **row) -> None:
         if not results or table != results[-1]['table']:
             print(f'\n{table}\n{"  ".join(row)}')
-        cells = (f'{value:>{len(name)}.4g}' for name, value in row.items())
+        cells = (f'{value:>{len(name)}.{6 if value > 999 else 3}g}' for name, value in row.items())
         print('  '.join(cells), flush=True)
         results.append({'table': table, 'device': device.device_kind, **row})
 

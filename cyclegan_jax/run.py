@@ -6,13 +6,13 @@ order, so that a mistake costs seconds.
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jax.sharding import Mesh, NamedSharding
 from ml_collections import ConfigDict
@@ -40,7 +40,7 @@ class Run:
 
     state: where to start from; the first step donates it.
     step: the compiled update.
-    batches: uint8 on the host, this process's share, at the position that `state` asks for.
+    batches: uint8, global and on the devices, at the position that `state` asks for.
     metadata: what every checkpoint says of its run.
     schedule: from the number of finished updates to the learning rate of the next one.
     """
@@ -49,7 +49,7 @@ class Run:
     mesh: Mesh
     state: TrainState
     step: Callable
-    batches: Iterator[dict[str, np.ndarray]]
+    batches: Iterator[dict[str, jax.Array]]
     metadata: Mapping
     schedule: Callable
     steps_per_epoch: int
@@ -183,7 +183,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
             checkpoints.best_record(),
             config.data.name,
         )
-    batches = dataset.batches()
+    batches = dataset.batches(place=functools.partial(sharding.put_batch, mesh))
     restored = checkpoints.restore(program.state)
     if restored is None:
         start, state = 0, program.create(jax.random.key(config.seed))

@@ -75,7 +75,7 @@ def loop(run: Run) -> int:
     with Interrupt() as interrupt:
         while step < run.total_steps and signal is None:
             with stopwatch.waiting():
-                batch = sharding.put_batch(run.mesh, next(run.batches))
+                batch = next(run.batches)
             with jax.transfer_guard('disallow'):  # nothing else may go to the device unnoticed
                 state, latest = run.step(state, batch)
             if window:

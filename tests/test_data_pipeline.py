@@ -1,6 +1,7 @@
 import json
 import subprocess
 import sys
+import threading
 
 import numpy as np
 import pytest
@@ -71,7 +72,7 @@ def test_domains_are_shuffled_and_cropped_independently(root):
     seen = take(load(root), 64)
     a, b = numbers(seen['a']), numbers(seen['b'])
     assert np.mean(np.array(a) == np.array(b) - 100) < 0.5
-    # Nor may b be a with a delay of whole epochs: grain adds the epoch to its seed.
+    # Nor may b be a with a delay of whole epochs.
     epochs_a, epochs_b = np.reshape(a, (8, 8)), np.reshape(b, (8, 8)) - 100
     for delay in range(1, 4):
         assert (epochs_a[delay:] != epochs_b[:-delay]).any()
@@ -126,6 +127,22 @@ def test_the_state_is_the_number_of_batches_taken(root, num_threads):
         for batch in range(t, 8):
             assert_equal(next(resumed), {d: expected[d][batch] for d in 'ab'})
         resumed.close()
+
+
+def test_batches_are_placed_by_the_threads_that_make_them(root):
+    threads = []
+
+    def place(batch):
+        threads.append(threading.current_thread())
+        return {domain: images + 1 for domain, images in batch.items()}
+
+    expected = take(load(root), 2)
+    batches = load(root).batches(place)
+    for t in range(2):
+        assert_equal(next(batches), {domain: expected[domain][t] + 1 for domain in 'ab'})
+    assert batches.get_state() == {'next_index': 2}
+    batches.close()
+    assert threading.current_thread() not in threads
 
 
 @pytest.mark.parametrize('process_count', [2, 4])

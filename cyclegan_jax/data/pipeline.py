@@ -18,8 +18,8 @@ from cyclegan_jax.data.images import ImageError
 from cyclegan_jax.data.sources import Source, digest
 
 DOMAINS = ('a', 'b')
-NUM_STEPS = 2**40  # grain zips only data sets of one length: as good as infinite
-PREFETCH = 2  # batches of each thread, done or being made: see benchmarks/input_pipeline.py
+NUM_STEPS = 2**40  # grain wants a length: as good as infinite
+PREFETCH = 2  # batches ahead for each thread: benchmarks/input_pipeline.py waits no less with more
 ORDER, CROPS = 0, 1  # what is drawn: part of the seed
 Size = tuple[int, int]
 
