@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     config.data.cache = (
         4.0  # GiB of memory for decoded images; sets that need more are decoded anew
     )
-    config.data.num_threads = 4  # that decode and crop; changes the speed, never the result
+    config.data.num_threads = 4  # that decode images; changes the speed, never the result
     config.data.skip_corrupt = (
         False  # leave out unreadable images, and list them, instead of stopping
     )

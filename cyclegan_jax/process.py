@@ -37,10 +37,10 @@ def cache_compilations() -> None:
     """
     import jax
 
-    if jax.config.jax_compilation_cache_dir:
-        return
-    folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
-    jax.config.update('jax_compilation_cache_dir', str(folder / 'cyclegan_jax'))
+    if not jax.config.jax_compilation_cache_dir:
+        folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+        jax.config.update('jax_compilation_cache_dir', str(folder / 'cyclegan_jax'))
+    # Not 1 s, JAX's default: a start compiles a number of programs that take less.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 
 

@@ -61,7 +61,7 @@ def main(config: ConfigDict, workdir: str | Path, *, multihost: bool = False) ->
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
-        advice = 'choose a smaller batch_size, data.crop_size or generator.width'
+        advice = 'raise accumulate, set generator.remat, or choose a smaller batch or crop'
         return fail(4, f'{str(error).splitlines()[0]}; {advice}')
 
 

@@ -95,6 +95,11 @@ def test_any_size_has_headroom(name):
             assert min(a.min(), b.min()) >= 12 and max(a.max(), b.max()) <= 243
 
 
+def test_shadow_on_a_black_coat_has_headroom():
+    _, b, _ = synthetic.render('stripes', TEST + 9, (256, 256))
+    assert b.min() == 12
+
+
 def test_scenes_differ_and_repeat():
     (first, *_), (second, *_) = scenes('stripes', count=2)
     assert psnr(first, second) < 25

@@ -128,7 +128,7 @@ def _stripes(random: np.random.RandomState, y: np.ndarray, x: np.ndarray):
         inside = np.clip(0.5 - _distance(local_y, local_x) * length[i] * len(y), 0, 1)
         light = np.clip(1.0 - 0.24 * local_y, 0.8, 1)[..., None]
         for image, coat in ((a, (132, 74, 36)), (b, coat_b[:, columns])):
-            patch = image[rows, columns] * shadow
+            patch = np.maximum(image[rows, columns] * shadow, 12.5)  # of a black coat, too
             image[rows, columns] = _mix(patch, np.maximum(coat * light, 13), inside)
         labels[rows, columns][inside > 0.5] = 2
     return a, b, labels
