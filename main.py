@@ -14,15 +14,16 @@ _CONFIG = config_flags.DEFINE_config_file(
 )
 _WORKDIR = flags.DEFINE_string('workdir', None, 'Folder of the run; made if it is not there.')
 _MULTIHOST = flags.DEFINE_bool('multihost', False, 'Join the other processes of a pod or cluster.')
-flags.mark_flags_as_required(['config', 'workdir'])
 
 
 def parse_flags(argv: list[str]) -> list[str]:
     """absl's parser, with every mistake told in one line."""
     try:
         rest = flags.FLAGS(argv)
+        if _CONFIG.value is None:
+            sys.exit('error: --config is missing; name a file of configs/')
         _CONFIG.value.to_dict()  # a file that cannot be read fails only when it is used
-    except AttributeError as error:  # ml_collections wraps the KeyError that has the suggestion
+    except (AttributeError, KeyError) as error:  # of ml_collections, with a suggestion
         what = str(getattr(error.args[0], 'args', error.args)[0]).replace('\n', '. ')
         sys.exit(f'error: configs/default.py, which lists all fields, has no {what}')
     except (flags.Error, OSError, TypeError, ValueError) as error:
@@ -33,7 +34,7 @@ def parse_flags(argv: list[str]) -> list[str]:
     if len(rest) > 1:
         sys.exit(f'error: unknown argument {rest[1]!r}; a field is set as --config.field=value')
     if not _WORKDIR.value:
-        sys.exit('error: --workdir is empty; name the folder of the run')
+        sys.exit('error: --workdir is missing; name the folder of the run')
     return rest
 
 

@@ -1,21 +1,35 @@
 """What all benchmarks share: options, which machine this is, and how results are kept."""
 
 import argparse
+import datetime
 import json
 import os
 import platform
 import re
+import subprocess
 import sys
 from pathlib import Path
 
 
+class _Help(argparse.RawDescriptionHelpFormatter, argparse.ArgumentDefaultsHelpFormatter):
+    """The docstring as it is, and the default of each option."""
+
+
 def parser(description: str) -> argparse.ArgumentParser:
     """A parser with --json; `description` is the script's docstring."""
-    result = argparse.ArgumentParser(
-        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    result = argparse.ArgumentParser(description=description, formatter_class=_Help)
+    result.add_argument(
+        '--json', type=_writable, metavar='FILE', help='also write the results to this file'
     )
-    result.add_argument('--json', type=Path, help='also write the results to this file')
     return result
+
+
+def _writable(text: str) -> Path:
+    """Told before anything is measured, not after."""
+    path = Path(text)
+    if not os.access(path if path.exists() else path.parent, os.W_OK) or path.is_dir():
+        raise argparse.ArgumentTypeError(f'{text!r} cannot be written; name a file in a folder')
+    return path
 
 
 def add_workload(parser: argparse.ArgumentParser) -> None:
@@ -29,9 +43,9 @@ def add_workload(parser: argparse.ArgumentParser) -> None:
         '--steps',
         type=whole_number,
         metavar='N',
-        help='in a turn; default: 1 on a CPU, 20 on accelerators',
+        help='in a turn; None is 1 on a CPU, 20 on accelerators',
     )
-    add('--repeats', type=whole_number, default='7', metavar='N', help='turns; default: 7')
+    add('--repeats', type=whole_number, default='7', metavar='N', help='turns')
 
 
 def whole_number(text: str) -> int:
@@ -74,13 +88,23 @@ def command() -> list[str]:
 
 
 def save(path: Path | None, benchmark: str, command: list[str], results: list[dict]) -> None:
-    """Writes {'benchmark', 'command', 'machine', 'results': [...]}, if a path is given."""
+    """Writes what was measured, by which code, when and where, if a path is given."""
     if path:
-        path.parent.mkdir(parents=True, exist_ok=True)
         document = {
             'benchmark': benchmark,
             'command': ' '.join(command),
+            'commit': _commit(),
+            'date': datetime.date.today().isoformat(),
             'machine': machine(),
             'results': results,
         }
         path.write_text(json.dumps(document, indent=1) + '\n')
+
+
+def _commit() -> str | None:
+    """That of the project, with '-dirty' if files have been changed since; None without git."""
+    command = ['git', '-C', str(Path(__file__).parent), 'describe', '--always', '--dirty']
+    try:
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return None

@@ -5,7 +5,8 @@
 First a batch of 8 is shared by 1, 2, 4 and 8 devices. The median time of a step should stay level,
 for the devices share the cores; the loss of the first step tells whether they do the same work.
 Then every device has an image of its own, on meshes of --devices, and the step is compiled, not
-run. (The pools hold 50 images in all, so a device's memory falls until the batch has as many.)
+run. (A pool holds some 50 images or, if that is more, as many as the batch, so a device's memory
+falls until the batch has as many.)
 
 Operations are counted by XLA; memory and collectives are those of one device. If any of them grow
 with the mesh, or there are collectives other than all-reduces, it is said, and the exit status is
@@ -33,7 +34,7 @@ LEVEL = 1.01  # times the first value; the update of the parameters is done on e
 def main() -> int:
     parser = measure.parser(__doc__)
     add, number, numbers = parser.add_argument, measure.whole_number, measure.whole_numbers
-    add('--devices', type=numbers, default='1,2,4,8,16,64,256', metavar='N,...')
+    add('--devices', type=numbers, default='1,2,4,8,16,64,256', metavar='N,...', help='of meshes')
     add('--size', type=number, default='64', metavar='N', help='side of the images')
     add('--width', type=number, default='8', metavar='N', help='channels of the first layer')
     add('--blocks', type=number, default='1', metavar='N', help='residual blocks')
@@ -43,7 +44,10 @@ def main() -> int:
     shared = [(n, SHARED_BATCH, args.repeats) for n in SHARED_BY]
     grown = [(n, n, 0) for n in sorted(args.devices)]
     results, complaints = [], []
-    print('devices  batch  ms a step  first loss  MFLOP an image  MiB a device  collectives')
+    print(
+        'devices  batch  ms a step  first loss  MFLOP an image  MiB a device  collectives',
+        flush=True,
+    )
     for cases in shared, grown:
         rows = []
         try:

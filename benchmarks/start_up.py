@@ -31,7 +31,9 @@ STAGES = {'described': 'a (', 'compiled': 'Compiled in ', 'first_step': 'epoch 1
 def main():
     parser = measure.parser(__doc__)
     parser.add_argument('--config', default='configs/synthetic.py', help='what main.py trains')
-    parser.add_argument('--repeats', type=measure.whole_number, default='3', metavar='N')
+    parser.add_argument(
+        '--repeats', type=measure.whole_number, default='3', metavar='N', help='starts of each kind'
+    )
     args, flags = parser.parse_known_args()
 
     timings = {'help': [], 'cold': [], 'warm': []}

@@ -3,7 +3,7 @@
     python benchmarks/table.py [--check]
 
 Its rows are the results of train_step.py, translate.py, torch_peer.py and compare.py; below it
-stands the command of every file. Without the table's markers in README.md it is printed.
+stand their commands. Without the table's markers in README.md it is printed.
 """
 
 import argparse
@@ -25,9 +25,9 @@ _HEADER = (
     'size',
     'batch',
     'by',
-    'a step',
+    'time',
     'images/s',
-    'its time / ours',
+    'its time / that of cyclegan_jax',
     'memory',
 )
 
@@ -68,10 +68,10 @@ def insert(readme: str, table: str) -> str | None:
 
 def render(documents: Mapping[str, Mapping[str, Any]]) -> str:
     """The table and the list of commands, in Markdown, from the documents by file name."""
+    documents = {n: d for n, d in documents.items() if d['benchmark'] in _ROWS_FROM}
     results = [
         (result, document['machine'])
         for document in documents.values()
-        if document['benchmark'] in _ROWS_FROM
         for result in document['results']
     ]
     results.sort(

@@ -29,12 +29,18 @@ sys.path.append(str(Path(__file__).parents[1]))  # configs is no part of the ins
 def main() -> int:
     parser = measure.parser(__doc__)
     add, number = parser.add_argument, measure.whole_number
-    add('--topology', type=_names, default='v5e:1x1,v5e:4x4,v5p:4x4x4', metavar='NAME,...')
+    add(
+        '--topology',
+        type=_names,
+        default='v5e:1x1,v5e:4x4,v5p:4x4x4',
+        metavar='NAME,...',
+        help='slices to compile for',
+    )
     add('--size', type=number, default='256', metavar='N', help='side of the images')
     add('--batch-per-chip', type=number, default='1', metavar='N', help='images of each domain')
     add('--width', type=number, default='64', metavar='N', help='channels of the first layer')
     add('--blocks', type=number, default='9', metavar='N', help='residual blocks')
-    add('--dtype', default='bfloat16', choices=('float32', 'bfloat16'))
+    add('--dtype', default='bfloat16', choices=('float32', 'bfloat16'), help='of convolutions')
     add('--remat', action='store_true', help='config.generator.remat')
     args = parser.parse_args()
     if importlib.util.find_spec('libtpu') is None:

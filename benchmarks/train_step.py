@@ -24,7 +24,13 @@ def main() -> int:
     parser = measure.parser(__doc__)
     measure.add_workload(parser)
     add = parser.add_argument
-    add('--dtype', type=measure.dtypes, default='float32', metavar='TYPE,...')
+    add(
+        '--dtype',
+        type=measure.dtypes,
+        default='float32',
+        metavar='TYPE,...',
+        help='of convolutions',
+    )
     add(
         '--devices',
         type=measure.whole_numbers,

@@ -11,7 +11,7 @@ from cyclegan_jax.workdir import compare_configs
 
 
 def check_config(config: ConfigDict) -> None:
-    """Numbers that no other module looks at.
+    """What can be told from the config alone.
 
     Raises:
       ValueError: a field's value is out of range.
@@ -41,6 +41,11 @@ def check_config(config: ConfigDict) -> None:
         raise ValueError(
             f'schedule.decay_start_epoch is {start}, past the last epoch, '
             f'schedule.num_epochs = {epochs}; for a constant rate make them equal.'
+        )
+    if config.keep_best and not config.evaluate_every:
+        raise ValueError(
+            f'keep_best is {config.keep_best!r}, but evaluate_every is 0: nothing is ever scored; '
+            'set it to a number of steps.'
         )
     rate = config.optimizer.learning_rate
     if not (rate > 0 and math.isfinite(rate)):
@@ -77,8 +82,8 @@ def check_image_size(nets: networks.Networks, image_size: tuple[int, int]) -> No
     height, width = image_size
     if height % multiple or width % multiple:
         raise ValueError(
-            f'data.crop_size is {height}x{width}, but this generator needs sides that are '
-            f'multiples of {multiple}; the nearest is '
+            f'training images are {height}x{width}, but this generator needs sides that are '
+            f'multiples of {multiple}; set data.crop_size, the nearest is '
             f'{_nearest(height, multiple)}x{_nearest(width, multiple)}.'
         )
     # By arithmetic, since a convolution over less than its window is an error deep in the library.
@@ -87,8 +92,8 @@ def check_image_size(nets: networks.Networks, image_size: tuple[int, int]) -> No
         smallest = min(image_size) // 2**judge.num_layers // judge.last_stride
         if smallest < (3 if judge.last_stride == 1 else 2):
             raise ValueError(
-                f'data.crop_size is {height}x{width}, too small for a discriminator with '
-                f'num_layers {judge.num_layers}; choose larger crops or fewer layers.'
+                f'training images are {height}x{width}, too small for a discriminator with '
+                f'num_layers {judge.num_layers}; set a larger data.crop_size or fewer layers.'
             )
 
 

@@ -1,8 +1,8 @@
 """A history of generated images for the discriminators (Shrivastava et al. 2017), as a pure buffer.
 
-The pool holds `size` images in all, spread over the slots of the batch: slot i of a batch has a
-history of its own, ceil(size / batch) images long. At batch 1 that is the reference's pool. At any
-batch size the history has the same length in images, and since a slot never looks at another one,
+The images are spread over the slots of the batch: slot i of a batch has a history of its own, that
+is ceil(size / batch) images long. At batch 1 that is the reference's pool. At any other an image
+stays in the history for about as many later images, and since a slot never looks at another one,
 the pool is sharded with the batch and needs no communication.
 """
 
@@ -22,7 +22,7 @@ class ImagePool:
 
     @classmethod
     def create(cls, size: int, batch_shape: tuple[int, int, int, int]) -> 'ImagePool':
-        """An empty pool of `size` images in all, for batches of shape (n, h, w, c)."""
+        """An empty pool for batches of shape (n, h, w, c); `size` is rounded up to n's multiple."""
         capacity = -(-size // batch_shape[0])
         images = jnp.zeros((batch_shape[0], capacity, *batch_shape[1:]), jnp.float32)
         return cls(images, jnp.zeros((), jnp.int32))

@@ -61,7 +61,7 @@ def main(config: ConfigDict, workdir: str | Path, *, multihost: bool = False) ->
     except jax.errors.JaxRuntimeError as error:
         if 'RESOURCE_EXHAUSTED' not in str(error):
             raise
-        advice = 'raise accumulate, set generator.remat, or choose a smaller batch or crop'
+        advice = 'choose smaller images or batches, or set accumulate or generator.remat'
         return fail(4, f'{str(error).splitlines()[0]}; {advice}')
 
 

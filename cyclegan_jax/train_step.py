@@ -55,8 +55,8 @@ def make_train_step(
         does not fit. The gradients are the mean over the parts: those of the whole batch. Each
         device's share of the batch must be a multiple. Dropout alone is drawn differently.
       pair_calls: whether a network sees two batches in one call where it can (a generator its real
-        and its identity batch, a discriminator real and fake). Right for accelerators at small
-        batches. On a CPU a batch of two costs more for each image.
+        and its identity batch, a discriminator real and fake). It is quicker where a batch alone
+        is too small to keep the device busy, and takes more memory.
 
     Returns:
       The step. Its metrics are float32 scalars: each loss term as it enters the total, the mean

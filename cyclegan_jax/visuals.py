@@ -112,7 +112,10 @@ _COLORS = ('#4269d0', '#ff725c', '#3ca951', '#efb118', '#a463f2', '#38b2ac', '#f
 
 
 def _charts(records: Iterable[Mapping[str, float | None]]) -> Iterable[str]:
-    """One chart for each group of names (the part before the last '/'), scores and losses first."""
+    """One chart for each group of names (the part before the last '/') and, last, each other name.
+
+    Scores and losses come first.
+    """
     groups = {}
     for record in records:
         for name, value in record.items():
@@ -122,7 +125,11 @@ def _charts(records: Iterable[Mapping[str, float | None]]) -> Iterable[str]:
                 # A dictionary, so that a step that was written twice counts once.
                 curves.setdefault(term, {})[record['step']] = value
     first = ('evaluation', 'generator', 'discriminator')
-    for group in sorted(groups, key=lambda g: [*(not g.startswith(name) for name in first), g]):
+
+    def place(group):
+        return [*(not group.startswith(name) for name in first), group in groups[group], group]
+
+    for group in sorted(groups, key=place):
         yield _chart(group, {n: sorted(c.items()) for n, c in sorted(groups[group].items())})
 
 

@@ -69,6 +69,25 @@ def test_train_step_goes_on_after_a_failure(tmp_path):
     assert planned['alias'] > 0.9 * planned['output']  # the state is written over, not copied
 
 
+def test_a_file_that_cannot_be_written_is_told_before_measuring(tmp_path):
+    done = run('train_step.py', f'--json={tmp_path}/nowhere/x.json')
+    assert done.returncode == 2
+    assert 'cannot be written; name a file in a folder' in done.stderr
+
+
+@pytest.mark.slow
+def test_start_up(tmp_path):
+    """It reads the console of main.py."""
+    sizes = ['--config.generator.width=4', '--config.discriminator.width=4']
+    file = tmp_path / 'start_up.json'
+    done = run('start_up.py', '--repeats=1', f'--json={file}', *sizes)
+    assert done.returncode == 0, done.stderr
+    _, cold, warm = json.loads(file.read_text())['results']
+    for start in cold, warm:
+        assert 0 < start['described'] < start['compiled'] < start['first_step'] < start['end']
+    assert warm['first_step'] < cold['first_step']
+
+
 @pytest.mark.parametrize('what', ['train_step', 'translate'])
 def test_compare(what, tmp_path):
     pytest.importorskip('torch')
@@ -153,7 +172,8 @@ def test_table():
         f'| translation | {cpu} | {size} | PyTorch compile | 0.4 s | 2.5 '
         '| **1.60** (1.50 to 1.70) | 3.0 GiB |',
     ]
-    assert '- `d.json`: `python benchmarks/start_up.py --size=256`' in text
+    assert '- `a.json`: `python benchmarks/compare.py --size=256`' in text
+    assert 'start_up' not in text  # it has no row
 
     readme = f'before\n{table.START}\nold\n{table.END}\nafter\n'
     updated = table.insert(readme, text)

@@ -121,6 +121,7 @@ def test_values_out_of_range_are_refused(field, value, said):
     ('argument', 'said'),
     [
         ('--config.generator.widht=3', 'Did you mean "width"'),
+        ('--config.generatr.width=3', 'Did you mean "generator"'),
         ('--config.generator.zzz=3', "has no 'zzz'"),
         ('--config.batch_size=many', "invalid literal for int() with base 10: 'many'"),
         ('--workdri=x', 'Did you mean: workdir'),
@@ -137,6 +138,16 @@ def test_a_config_that_is_not_there_is_named(tmp_path):
     result = main('--config=configs/nope.py', f'--workdir={tmp_path}')
     assert result.returncode == 1
     assert 'configs/nope.py' in result.stderr and 'Traceback' not in result.stderr
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'missing'),
+    [(['--workdir=x'], '--config'), (['--config=configs/synthetic.py'], '--workdir')],
+)
+def test_what_is_missing_is_named(arguments, missing):
+    result = main(*arguments)
+    assert result.returncode == 1
+    assert f'error: {missing} is missing' in result.stderr and result.stderr.count('\n') == 1
 
 
 def test_help_comes_at_once():

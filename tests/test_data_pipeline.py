@@ -296,7 +296,7 @@ def test_equal_files_are_warned_of(root, caplog):
     (root / 'testB' / 'same.png').write_bytes((root / 'trainA' / '4.png').read_bytes())
     with caplog.at_level('WARNING'):
         load(root)
-    assert '1 pairs' in caplog.text
+    assert '1 file(s) of one split' in caplog.text
     assert 'trainA/4.png' in caplog.text and 'testB/same.png' in caplog.text
 
 

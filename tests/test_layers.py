@@ -54,7 +54,7 @@ def reference(x, kernel, stride, padding):
 @pytest.mark.parametrize(('size', 'stride', 'padding', 'inputs', 'outputs'), CONVOLUTIONS)
 def test_conv_is_the_convolution(monkeypatch, cache, size, stride, padding, inputs, outputs):
     if cache == 'is too small':  # which chooses another form of the kernel's gradient
-        monkeypatch.setattr(cpu_conv, '_CACHE', 0)
+        monkeypatch.setattr(cpu_conv, '_QUICK_VALUES', 0)
     x, kernel = arrays((2, 9, 12, inputs), (size, size, inputs, outputs))
     pads = (padding, padding)
     assert_same_with_gradients(

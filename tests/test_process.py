@@ -33,13 +33,18 @@ print(jax.config.jax_compilation_cache_dir)
 def test_compiled_programs_are_kept_in_the_users_cache_folder(tmp_path):
     folder = run(COMPILE, XDG_CACHE_HOME=str(tmp_path))
     assert folder == str(tmp_path / 'cyclegan_jax')
-    assert list((tmp_path / 'cyclegan_jax').iterdir())
+    assert list((tmp_path / 'cyclegan_jax').glob('*-cache'))
 
 
 def test_another_cache_folder_can_be_named(tmp_path):
     folder = run(COMPILE, XDG_CACHE_HOME='/nowhere', JAX_COMPILATION_CACHE_DIR=str(tmp_path))
     assert folder == str(tmp_path)
     assert list(tmp_path.iterdir())
+
+
+def test_the_cache_can_be_switched_off(tmp_path):
+    run(COMPILE, XDG_CACHE_HOME=str(tmp_path), JAX_ENABLE_COMPILATION_CACHE='0')
+    assert not list(tmp_path.rglob('*-cache'))
 
 
 @pytest.mark.skipif(sys.platform != 'linux', reason='only glibc can be told')

@@ -166,8 +166,12 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path, capsys):
         ({'batch_size': 12}, 'batch_size is 12, which 8 devices cannot share'),
         ({'batch_size': 24}, 'batch_size is 24'),
         ({'accumulate': 2}, 'accumulate = 2 equal parts on 8 device(s); choose a multiple of 16'),
-        ({'data.crop_size': 14, 'data.load_size': 14}, 'multiples of 4; the nearest is 16x16'),
+        (
+            {'data.crop_size': 14, 'data.load_size': 14},
+            'multiples of 4; set data.crop_size, the nearest is 16x16',
+        ),
         ({'discriminator.num_layers': 5}, 'too small for a discriminator with num_layers 5'),
+        ({'keep_best': 'psnr_a2b', 'evaluate_every': 0}, 'nothing is ever scored'),
         ({'data.name': 'spots'}, "'spots'"),
         ({'data.source': 'folder', 'data.path': 'nowhere'}, 'nowhere'),
         ({'data.channels_b': 1}, 'identity_weight to 0'),

@@ -187,8 +187,8 @@ def test_curves_are_grouped_with_scores_and_losses_first(tmp_path):
         ('evaluation/psnr', ['a2b', 'b2a']),
         ('generator', ['cycle_a', 'total']),
         ('discriminator', ['a']),
-        ('learning_rate', ['learning_rate']),
         ('score', ['real_a']),
+        ('learning_rate', ['learning_rate']),
     ]
 
 

@@ -212,7 +212,9 @@ def _warn_of_duplicates(sources: list[Source]) -> None:
     pairs = find_duplicates([source for source in sources if isinstance(source, Folder)])
     if pairs:
         named = '; '.join(f'{first} and {second}' for first, second in pairs[:5])
-        logging.warning('%d pairs of files in different splits are equal: %s', len(pairs), named)
+        logging.warning(
+            '%d file(s) of one split are equal to one of another: %s', len(pairs), named
+        )
 
 
 def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:

@@ -37,7 +37,9 @@ def load_translators(
         return {directions[0]: Translator.from_pretrained(model, directions[0], step)}
     networks = load_pretrained(model, step=step)
     if missing := set(directions) - set(networks):
-        raise ValueError(f'{model} has no generator {missing.pop()}, only {", ".join(networks)}.')
+        raise ValueError(
+            f'{model} has no generator {missing.pop()}; give --direction={",".join(networks)}.'
+        )
     return {direction: Translator(networks[direction]) for direction in directions}
 
 

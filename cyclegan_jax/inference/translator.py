@@ -62,7 +62,9 @@ class Translator:
             raise ValueError(f"direction is {direction!r}; it must be 'a2b' or 'b2a'.")
         networks = load_pretrained(model, direction=direction, step=step)
         if direction not in networks:
-            raise ValueError(f'{model} has no generator {direction}, only {", ".join(networks)}.')
+            raise ValueError(
+                f'{model} has no generator {direction}; the direction can be {", ".join(networks)}.'
+            )
         return cls(networks[direction])
 
     def __call__(
