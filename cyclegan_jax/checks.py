@@ -43,9 +43,10 @@ def check_config(config: ConfigDict) -> None:
             f'schedule.num_epochs = {epochs}; for a constant rate make them equal.'
         )
     if config.keep_best and not config.evaluate_every:
-        raise ValueError(
-            f'keep_best is {config.keep_best!r}, but evaluate_every is 0: nothing is ever scored; '
-            'set it to a number of steps.'
+        logging.warning(
+            'keep_best is %r, but evaluate_every is 0: nothing is scored, and no checkpoint kept '
+            'as the best.',
+            config.keep_best,
         )
     rate = config.optimizer.learning_rate
     if not (rate > 0 and math.isfinite(rate)):

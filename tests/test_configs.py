@@ -117,6 +117,13 @@ def test_values_out_of_range_are_refused(field, value, said):
     assert said in str(error.value) and '\n' not in str(error.value)
 
 
+def test_a_best_checkpoint_that_nothing_scores_is_told(caplog):
+    config = get('synthetic')
+    config.evaluate_every = 0
+    checks.check_config(config)
+    assert "keep_best is 'psnr_a2b', but evaluate_every is 0" in caplog.text
+
+
 @pytest.mark.parametrize(
     ('argument', 'said'),
     [

@@ -171,7 +171,6 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path, capsys):
             'multiples of 4; set data.crop_size, the nearest is 16x16',
         ),
         ({'discriminator.num_layers': 5}, 'too small for a discriminator with num_layers 5'),
-        ({'keep_best': 'psnr_a2b', 'evaluate_every': 0}, 'nothing is ever scored'),
         ({'data.name': 'spots'}, "'spots'"),
         ({'data.source': 'folder', 'data.path': 'nowhere'}, 'nowhere'),
         ({'data.channels_b': 1}, 'identity_weight to 0'),
