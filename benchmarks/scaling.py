@@ -20,12 +20,9 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 
 import measure
 from compiled import collectives, flops, in_words, memory
-
-sys.path.append(str(Path(__file__).parents[1]))  # configs is no part of the installed package
 
 SHARED_BATCH, SHARED_BY = 8, (1, 2, 4, 8)
 LEVEL = 1.01  # times the first value; the update of the parameters is done on every device
@@ -74,20 +71,16 @@ def _rows(args: Namespace, cases: Sequence[tuple[int, int, int]]) -> Iterator[di
 def _step(args: Namespace, devices: int, batch: int, repeats: int) -> dict:
     """Compiles the step of main.py for a mesh, and times it `repeats` times."""
     import jax
-    import numpy as np
+    from workloads_jax import build_step, random_batch
 
-    from configs import default
-    from cyclegan_jax import process, run, sharding
+    from cyclegan_jax import process
 
     process.keep_freed_memory()  # as the commands do
     jax.config.update('jax_platforms', 'cpu')
     jax.config.update('jax_num_cpu_devices', devices)
-    config = default.get_config()
-    config.batch_size = batch
-    config.generator.update(width=args.width, num_blocks=args.blocks)
-    config.discriminator.width = args.width
-    mesh = sharding.make_mesh(batch)
-    program = run.build(config, mesh, (args.size, args.size), steps_per_epoch=1000)
+    mesh, program = build_step(
+        jax.devices(), size=args.size, batch=batch, width=args.width, blocks=args.blocks
+    )
     compiled = program.step.lower(program.state, program.batch).compile()
     row = {
         'devices': devices,
@@ -102,9 +95,7 @@ def _step(args: Namespace, devices: int, batch: int, repeats: int) -> dict:
     if not repeats:
         return row
 
-    rng = np.random.default_rng(0)
-    images = {d: rng.integers(0, 256, leaf.shape, np.uint8) for d, leaf in program.batch.items()}
-    images = sharding.put_batch(mesh, images)
+    images = random_batch(mesh, program)
     state, metrics = compiled(program.create(jax.random.key(0)), images)
     row['first_loss'] = float(metrics['generator/total'])
     turns = []

@@ -18,12 +18,9 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import measure
 from compiled import collectives, flops, in_words, memory
-
-sys.path.append(str(Path(__file__).parents[1]))  # configs is no part of the installed package
 
 
 def main() -> int:
@@ -105,16 +102,18 @@ def _devices(topology: str) -> list:
 
 def _compile(args: argparse.Namespace, topology: str, devices: list) -> dict:
     import jax
+    from workloads_jax import build_step
 
-    from configs import default
-    from cyclegan_jax import run, sharding
-
-    config = default.get_config()
-    config.batch_size, config.dtype = args.batch_per_chip * len(devices), args.dtype
-    config.generator.update(width=args.width, num_blocks=args.blocks, remat=args.remat)
-    config.discriminator.width = args.width
-    mesh = sharding.make_mesh(config.batch_size, devices)
-    program = run.build(config, mesh, (args.size, args.size), steps_per_epoch=1000)
+    batch = args.batch_per_chip * len(devices)
+    _, program = build_step(
+        devices,
+        size=args.size,
+        batch=batch,
+        dtype=args.dtype,
+        width=args.width,
+        blocks=args.blocks,
+        remat=args.remat,
+    )
     lowered = program.step.lower(program.state, program.batch)
     start = time.perf_counter()
     compiled = lowered.compile()
@@ -125,7 +124,7 @@ def _compile(args: argparse.Namespace, topology: str, devices: list) -> dict:
         'topology': topology,
         'devices': len(devices),
         'device': devices[0].device_kind,
-        'batch': config.batch_size,
+        'batch': batch,
         'size': args.size,
         'width': args.width,
         'blocks': args.blocks,

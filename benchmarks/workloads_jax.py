@@ -4,6 +4,7 @@ import functools
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import flax.linen as nn
@@ -11,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import same_work
+from jax.sharding import Mesh
 from workers import Workload, host_peak_memory
 
 sys.path.append(str(Path(__file__).parents[1]))  # configs is no part of the installed package
@@ -34,22 +36,21 @@ def train_step(
     _set_up(devices)
     if devices > (count := jax.device_count()):
         raise ValueError(f'devices is {devices}; this machine has {count}: choose no more.')
-    config = default.get_config()
-    config.batch_size, config.dtype, config.accumulate = batch, dtype, accumulate
-    config.generator.update(width=width, num_blocks=blocks, remat=remat)
-    config.discriminator.width = width
-    mesh = sharding.make_mesh(batch, jax.devices()[:devices])
-    checks.check_accumulate(config, mesh.size)
-    program = run.build(config, mesh, (size, size), steps_per_epoch=1000)
-
+    mesh, program = build_step(
+        jax.devices()[:devices],
+        size=size,
+        batch=batch,
+        dtype=dtype,
+        width=width,
+        blocks=blocks,
+        remat=remat,
+        accumulate=accumulate,
+    )
     start = time.perf_counter()
     compiled = program.step.lower(program.state, program.batch).compile()
     compile_seconds = time.perf_counter() - start
     memory = compiled.memory_analysis()
-    rng = np.random.default_rng(0)
-    shape = (batch, size, size, 3)
-    images = {domain: rng.integers(0, 256, shape).astype(np.uint8) for domain in 'ab'}
-    images = sharding.put_batch(mesh, images)
+    images = random_batch(mesh, program)
     state = program.create(jax.random.key(0))
 
     def update(steps: int) -> None:
@@ -78,6 +79,38 @@ def train_step(
             },
         },
     )
+
+
+def build_step(
+    devices: Sequence[jax.Device],
+    *,
+    size: int,
+    batch: int,
+    width: int,
+    blocks: int,
+    dtype: str = 'float32',
+    remat: bool = False,
+    accumulate: int = 1,
+) -> tuple[Mesh, run.Program]:
+    """The program of main.py on these devices, and their mesh.
+
+    Raises:
+      ValueError: the devices cannot share the batch, or the networks cannot take the images.
+    """
+    config = default.get_config()
+    config.batch_size, config.dtype, config.accumulate = batch, dtype, accumulate
+    config.generator.update(width=width, num_blocks=blocks, remat=remat)
+    config.discriminator.width = width
+    mesh = sharding.make_mesh(batch, devices)
+    checks.check_accumulate(config, mesh.size)
+    return mesh, run.build(config, mesh, (size, size), steps_per_epoch=1000)
+
+
+def random_batch(mesh: Mesh, program: run.Program) -> dict[str, jax.Array]:
+    """Images on the devices, as the program wants them."""
+    rng = np.random.default_rng(0)
+    images = {d: rng.integers(0, 256, leaf.shape, np.uint8) for d, leaf in program.batch.items()}
+    return sharding.put_batch(mesh, images)
 
 
 def translate(*, size: int, batch: int, dtype: str, width: int, blocks: int) -> Workload:

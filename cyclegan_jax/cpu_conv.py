@@ -76,9 +76,9 @@ def adjoint(kernel: Array) -> Array:
 def _x_gradient(x: Array, kernel: Array, gradient: Array, stride: int, padding: Padding) -> Array:
     """The gradient of `x`, of which only the shape counts."""
     pads = []
-    for axis, (before, _) in enumerate(padding):
-        window, spread = kernel.shape[axis], 1 + stride * (gradient.shape[axis + 1] - 1)
-        before = window - 1 - before
+    for axis, spread in enumerate(_spread(gradient, stride)):
+        window = kernel.shape[axis]
+        before = window - 1 - padding[axis][0]
         pads.append((before, x.shape[axis + 1] + window - 1 - spread - before))
     return lax.conv_general_dilated(
         gradient, adjoint(kernel), (1, 1), pads, lhs_dilation=(stride, stride), **_LAYOUT
@@ -92,8 +92,8 @@ def _kernel_gradient(
     if max(x.size, gradient.size) <= _QUICK_VALUES:
         # Channels are the batch, and the gradient is the window.
         pads = []
-        for axis, (before, _) in enumerate(padding):
-            spread = 1 + stride * (gradient.shape[axis + 1] - 1)
+        for axis, spread in enumerate(_spread(gradient, stride)):
+            before = padding[axis][0]
             pads.append((before, kernel.shape[axis] - 1 + spread - x.shape[axis + 1] - before))
         x, gradient = x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)
         result = lax.conv_general_dilated(
@@ -103,12 +103,17 @@ def _kernel_gradient(
     # For each entry of the window, the product of what it saw with what came of it: at batch 4,
     # 320, not 630, for 3x3 of stride 2 from 64 to 128 channels.
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    height, width = (1 + stride * (size - 1) for size in gradient.shape[1:3])
+    height, width = _spread(gradient, stride)
     entries = [
         jnp.einsum('nhwi,nhwo->io', x[:, i : i + height : stride, j : j + width : stride], gradient)
         for i, j in np.ndindex(*kernel.shape[:2])
     ]
     return jnp.stack(entries).reshape(kernel.shape)
+
+
+def _spread(gradient: Array, stride: int) -> list[int]:
+    """Height and width of `gradient` with its pixels `stride` apart."""
+    return [1 + stride * (size - 1) for size in gradient.shape[1:3]]
 
 
 def _is_unpadded(stride: int, padding: Padding) -> bool:

@@ -68,7 +68,7 @@ def main(argv: list[str] | None = None) -> int:
     from cyclegan_jax.inference import script
 
     process.set_up()
-    done = failed = there = 0
+    done = failed = 0
     try:
         args.output.mkdir(parents=True, exist_ok=True)
         images = script.find_images(args.input, exclude=args.output)
@@ -82,7 +82,6 @@ def main(argv: list[str] | None = None) -> int:
                 skip_existing=args.skip_existing,
             )
             done += len(jobs)
-            there += len(images) - len(jobs)
             failed += script.translate(
                 translator,
                 jobs,
@@ -104,6 +103,7 @@ def main(argv: list[str] | None = None) -> int:
             'Interrupted; the same command with --skip-existing goes on from here.', file=sys.stderr
         )
         return 130
+    there = len(images) * len(translators) - done
     skipped = f'; {there} were there already' if there else ''
     print(f'Wrote {done - failed} of {done} pictures to {args.output}{skipped}.')
     return 1 if failed else 0
