@@ -1,16 +1,62 @@
-"""What every command sets for its process before it computes."""
+"""What every command does for its process: settings before, one line and a status at the end."""
 
 import ctypes
 import logging
 import os
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 from absl import logging as absl_logging
 
+from cyclegan_jax.errors import UserError, describe, printable, tell
+
+
+def run_command(command: Callable[[], int], *, interrupted: str, out_of_memory: str) -> int:
+    """Sets the process up, runs a command, and tells what ends it in one line on stderr.
+
+    A fault of the program is not told but raised, with its traceback.
+
+    Args:
+      command: returns the exit status.
+      interrupted: what to say after Ctrl-C: what is done, and how to go on.
+      out_of_memory: what to do if the memory of the device or of the host is too small.
+
+    Returns:
+      The exit status: that of the command; 2 (or its `status`) for a UserError, 4 out of memory,
+      130 after Ctrl-C.
+    """
+    set_up()
+    import jax
+
+    try:
+        return command()
+    except (
+        UserError,
+        OSError,
+    ) as error:  # an OSError is of the machine: no file, no room, no right
+        tell(f'error: {describe(error)}')
+        return getattr(error, 'status', UserError.status)
+    except (jax.errors.JaxRuntimeError, MemoryError) as error:
+        if isinstance(error, jax.errors.JaxRuntimeError) and 'RESOURCE_EXHAUSTED' not in str(error):
+            raise
+        tell(f'error: out of memory ({describe(error)}); {out_of_memory}')
+        return 4
+    except RuntimeError as error:
+        if not str(error).startswith('Unable to initialize backend'):
+            raise
+        tell(f'error: {describe(error)}; correct or unset JAX_PLATFORMS.')
+        return UserError.status
+    except KeyboardInterrupt:
+        tell(interrupted)
+        return 130
+
 
 def set_up() -> None:
-    """Plain warnings, a cache of compiled programs, and memory that is kept."""
+    """Streams that can be written, plain warnings, compiled programs and memory that are kept."""
+    for name in ('stdout', 'stderr'):
+        if getattr(sys, name) is None:  # closed: libraries write to it all the same
+            setattr(sys, name, open(os.devnull, 'w'))  # noqa: PTH123, SIM115
     plain_warnings()
     cache_compilations()
     keep_freed_memory()
@@ -26,7 +72,8 @@ def plain_warnings() -> None:
 
 
 def _lower_level(record: logging.LogRecord) -> bool:
-    record.msg, record.args = f'{record.levelname.lower()}: {record.getMessage()}', None
+    record.msg = printable(f'{record.levelname.lower()}: {record.getMessage()}')
+    record.args = None
     return True
 
 
@@ -38,7 +85,10 @@ def cache_compilations() -> None:
     import jax
 
     if not jax.config.jax_compilation_cache_dir:
-        folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+        try:
+            folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
+        except RuntimeError:  # in containers a user may have no home
+            return
         jax.config.update('jax_compilation_cache_dir', str(folder / 'cyclegan_jax'))
     # Not 1 s, JAX's default: a start compiles a number of programs that take less.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
