@@ -17,8 +17,9 @@ from workers import Workload, host_peak_memory
 
 sys.path.append(str(Path(__file__).parents[1]))  # configs is no part of the installed package
 from configs import default
-from cyclegan_jax import checks, interop, layers, process, run, sharding
+from cyclegan_jax import checks, interop, layers, process, sharding
 from cyclegan_jax.inference import Translator
+from cyclegan_jax.program import Program, make_networks, make_program
 
 
 def train_step(
@@ -91,7 +92,7 @@ def build_step(
     dtype: str = 'float32',
     remat: bool = False,
     accumulate: int = 1,
-) -> tuple[Mesh, run.Program]:
+) -> tuple[Mesh, Program]:
     """The program of main.py on these devices, and their mesh.
 
     Raises:
@@ -103,10 +104,11 @@ def build_step(
     config.discriminator.width = width
     mesh = sharding.make_mesh(batch, devices)
     checks.check_accumulate(config, mesh.size)
-    return mesh, run.build(config, mesh, (size, size), steps_per_epoch=1000)
+    nets = make_networks(config)
+    return mesh, make_program(config, nets, mesh, (size, size), steps_per_epoch=1000)
 
 
-def random_batch(mesh: Mesh, program: run.Program) -> dict[str, jax.Array]:
+def random_batch(mesh: Mesh, program: Program) -> dict[str, jax.Array]:
     """Images on the devices, as the program wants them."""
     rng = np.random.default_rng(0)
     images = {d: rng.integers(0, 256, leaf.shape, np.uint8) for d, leaf in program.batch.items()}

@@ -3,7 +3,12 @@
 python main.py --config=configs/default.py --config.data.path=datasets/horse2zebra --workdir=runs/x
 
 Any field can be changed on the command line: --config.generator.width=32.
+
+A run that is resumed keeps its fields, but for those whose comment opens with ~: they may change.
 """
+
+import inspect
+import re
 
 from ml_collections import ConfigDict, config_dict
 
@@ -12,41 +17,37 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of everything drawn: weights, order of images, crops, pool, dropout
     config.batch_size = 1  # images of each domain in an update, over all devices
-    config.accumulate = 1  # parts of a batch, one after the other, where the whole does not fit
-    config.init_from = ''  # trained networks to start from: workdir, export, PyTorch file, hub id
-    config.dtype = 'float32'  # type that convolutions compute in: 'float32', 'bfloat16'
+    config.accumulate = 1  # ~ parts of a batch, one after the other, where the whole does not fit
+    config.init_from = ''  # ~ trained networks to start from: workdir, export, PyTorch file, hub id
+    config.dtype = 'float32'  # ~ type that convolutions compute in: 'float32', 'bfloat16'
     config.pool_size = 50  # generated images of each domain that are remembered; 0 for none
-    config.domain_a = 'A'  # what lines and sample grids call the domains
-    config.domain_b = 'B'
-    config.max_steps = config_dict.placeholder(int)  # stop after so many updates in all
+    config.domain_a = 'A'  # ~ what lines and sample grids call the domains
+    config.domain_b = 'B'  # ~ the other
+    config.max_steps = config_dict.placeholder(int)  # ~ stop after so many updates in all
 
     config.data = ConfigDict()
-    config.data.source = 'folder'  # 'folder', 'tfds', 'huggingface', 'synthetic'
-    config.data.path = ''  # folder of a folder set; data_dir of tfds; cache of huggingface
-    config.data.name = ''  # tfds: 'cycle_gan/...'; huggingface: id or folder; synthetic: see there
-    config.data.name_b = ''  # huggingface: id of domain b, where it is a data set of its own
-    config.data.split_a = 'trainA'  # sub-folder, or any other folder, or a split's name
-    config.data.split_b = 'trainB'
-    config.data.test_split_a = 'testA'  # '' or absent: samples are drawn from training images
-    config.data.test_split_b = 'testB'
-    config.data.column_a = 'imageA'  # huggingface only
-    config.data.column_b = 'imageB'
-    config.data.load_size = 286  # pixels that images are resized to; in a file also (height, width)
-    config.data.crop_size = 256  # pixels that the networks see; in a file also (height, width)
-    config.data.resize = (
-        'resize_and_crop'  # or 'crop', 'scale_width', 'scale_width_and_crop', 'none'
-    )
+    config.data.source = 'folder'  # ~ 'folder', 'tfds', 'huggingface', 'synthetic'
+    config.data.path = ''  # ~ folder of a folder set; data_dir of tfds; cache of huggingface
+    config.data.name = ''  # ~ tfds: 'cycle_gan/...'; huggingface: id, folder; synthetic: see there
+    config.data.name_b = ''  # ~ huggingface: id of domain b, where it is a data set of its own
+    config.data.split_a = 'trainA'  # ~ sub-folder, or any other folder, or a split's name
+    config.data.split_b = 'trainB'  # ~ that of domain b
+    config.data.test_split_a = 'testA'  # ~ '' or absent: samples are drawn from training images
+    config.data.test_split_b = 'testB'  # ~ that of domain b
+    config.data.column_a = 'imageA'  # ~ huggingface only
+    config.data.column_b = 'imageB'  # ~ that of domain b
+    # Pixels that images are resized to, and that the networks see of them: n or (height, width).
+    config.data.load_size = config_dict.FieldReference(286, field_type=object)
+    config.data.crop_size = config_dict.FieldReference(256, field_type=object)
+    # or 'crop', 'scale_width', 'scale_width_and_crop', 'none'
+    config.data.resize = 'resize_and_crop'
     config.data.flip = True  # mirror half of the images, left to right
     config.data.channels_a = 3  # 1 (grey), 3 (RGB) or 4 (RGBA)
     config.data.channels_b = 3
-    config.data.max_images = config_dict.placeholder(int)  # use the first so many of each domain
-    config.data.cache = (
-        4.0  # GiB of memory for decoded images; sets that need more are decoded anew
-    )
-    config.data.num_threads = 4  # that decode images; changes the speed, never the result
-    config.data.skip_corrupt = (
-        False  # leave out unreadable images, and list them, instead of stopping
-    )
+    config.data.max_images = config_dict.placeholder(int)  # ~ use the first so many of each domain
+    config.data.cache = 4.0  # ~ GiB for decoded images; a set that needs more is decoded anew
+    config.data.num_threads = 4  # ~ that decode images; changes the speed, never the result
+    config.data.skip_corrupt = False  # ~ leave unreadable images out, and list them; else stop
 
     config.generator = ConfigDict()
     config.generator.kind = 'resnet'  # 'resnet', 'unet'
@@ -55,7 +56,7 @@ def get_config() -> ConfigDict:
     config.generator.num_downs = 8  # unet: halvings; 8 for 256 px, 7 for 128 px
     config.generator.upsample = 'transpose'  # resnet: 'transpose', 'nearest'
     config.generator.dropout = 0.0  # share of features dropped while training
-    config.generator.remat = False  # resnet: less memory, more work; see README.md
+    config.generator.remat = False  # ~ resnet: less memory, more work; see README.md
 
     config.discriminator = ConfigDict()
     config.discriminator.kind = 'patch'  # 'patch', 'huggan' (one stride more), 'pixel'
@@ -69,21 +70,24 @@ def get_config() -> ConfigDict:
     config.loss.identity_weight = 5.0  # of |b2a(a) - a|, and the same for b; 0 if channels differ
 
     config.optimizer = ConfigDict()
-    config.optimizer.learning_rate = 2e-4
-    config.optimizer.b1 = 0.5  # Adam's
+    config.optimizer.learning_rate = 2e-4  # ~ Adam's
+    config.optimizer.b1 = 0.5
     config.optimizer.b2 = 0.999
 
     config.schedule = ConfigDict()
-    config.schedule.num_epochs = 200  # an epoch shows as many images as the larger domain has
-    config.schedule.decay_start_epoch = 100  # linear to almost 0 from here; num_epochs for constant
+    config.schedule.num_epochs = 200  # ~ an epoch shows as many images as the larger domain has
+    config.schedule.decay_start_epoch = 100  # ~ from here linear to almost 0; num_epochs: constant
 
-    config.log_every = 100  # steps, as all that follow
-    config.sample_every = 1000
-    config.checkpoint_every = 5000
-    config.evaluate_every = 0  # 0: never
+    config.log_every = 100  # ~ steps
+    config.sample_every = 1000  # ~ steps
+    config.checkpoint_every = 5000  # ~ steps
+    config.evaluate_every = 0  # ~ steps; 0: never
     # Those that the data does not allow are left out. For FID and KID see README.md.
-    config.evaluate_metrics = 'paired,labels,randconv_kid_v1,swd,monitors'
-    config.keep_checkpoints = 2  # the newest so many
-    config.keep_best = ''  # and the best evaluated, by a score and a direction: 'psnr_a2b'
-    config.allow_data_change = False  # resume although the data set is not the one of the start
-    return config
+    config.evaluate_metrics = 'paired,labels,randconv_kid_v1,swd,monitors'  # ~
+    config.keep_checkpoints = 2  # ~ the newest so many
+    config.keep_best = ''  # ~ and the best evaluated, by a score and a direction: 'psnr_a2b'
+    config.allow_data_change = False  # ~ resume although the data set is not the one of the start
+
+    marked = re.findall(r'config\.(\S+) = .*  # ~', inspect.getsource(get_config))
+    config.may_change = tuple(marked)  # ~ the names of those fields
+    return config.lock()

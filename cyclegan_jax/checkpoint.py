@@ -30,7 +30,7 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import v1 as ocp
 
 from cyclegan_jax import manifest
-from cyclegan_jax.workdir import write_json
+from cyclegan_jax.storage import write_json
 
 _BEST = 'best.json'
 

@@ -1,44 +1,50 @@
 """Everything about a run that can be found wrong before it costs time."""
 
+import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from absl import logging
 from ml_collections import ConfigDict
 
 from cyclegan_jax import data, networks
-from cyclegan_jax.workdir import compare_configs
+from cyclegan_jax.errors import UserError, check_at_least
+
+# Fields of the config that are counted here, and their least values; where none is given, they
+# are as large as 32 bits can count.
+_LEAST = {
+    'seed': 0,
+    'batch_size': 1,
+    'accumulate': 1,
+    'pool_size': 0,
+    'max_steps': 1,
+    'schedule.num_epochs': 1,
+    'schedule.decay_start_epoch': 0,
+    'log_every': 1,
+    'sample_every': 1,
+    'checkpoint_every': 1,
+    'evaluate_every': 0,
+    'keep_checkpoints': 1,
+}
+_MOST = 2**31 - 1
 
 
 def check_config(config: ConfigDict) -> None:
     """What can be told from the config alone.
 
     Raises:
-      ValueError: a field's value is out of range.
+      UserError: a field's value is out of range.
     """
-    least = {
-        'seed': 0,
-        'batch_size': 1,
-        'accumulate': 1,
-        'pool_size': 0,
-        'max_steps': 1,
-        'schedule.num_epochs': 1,
-        'schedule.decay_start_epoch': 0,
-        'log_every': 1,
-        'sample_every': 1,
-        'checkpoint_every': 1,
-        'evaluate_every': 0,
-        'keep_checkpoints': 1,
-    }
-    for name, bound in least.items():
-        value = config
-        for part in name.split('.'):
-            value = value[part]
-        if value is not None and value < bound:
-            raise ValueError(f'{name} is {value}; it must be at least {bound}.')
+    fields = dict(_flatten(config.to_dict()))
+    for name, least in _LEAST.items():
+        if fields[name] is not None:
+            check_at_least(name, fields[name], least)
+            if fields[name] > _MOST:
+                raise UserError(f'{name} is {fields[name]}; it must be at most {_MOST}.')
     epochs, start = config.schedule.num_epochs, config.schedule.decay_start_epoch
     if start > epochs:
-        raise ValueError(
+        raise UserError(
             f'schedule.decay_start_epoch is {start}, past the last epoch, '
             f'schedule.num_epochs = {epochs}; for a constant rate make them equal.'
         )
@@ -50,10 +56,10 @@ def check_config(config: ConfigDict) -> None:
         )
     rate = config.optimizer.learning_rate
     if not (rate > 0 and math.isfinite(rate)):
-        raise ValueError(f'optimizer.learning_rate is {rate}; it must be a positive number.')
+        raise UserError(f'optimizer.learning_rate is {rate}; it must be a positive number.')
     for name in ('b1', 'b2'):
         if not 0 <= config.optimizer[name] < 1:
-            raise ValueError(
+            raise UserError(
                 f'optimizer.{name} is {config.optimizer[name]}; it must be at least 0 and below 1.'
             )
 
@@ -62,11 +68,11 @@ def check_accumulate(config: ConfigDict, devices: int) -> None:
     """Whether each device's images can be cut into `config.accumulate` equal parts.
 
     Raises:
-      ValueError: they cannot.
+      UserError: they cannot.
     """
     multiple = config.accumulate * devices
     if config.batch_size % multiple:
-        raise ValueError(
+        raise UserError(
             f'batch_size is {config.batch_size}, which cannot be cut into accumulate = '
             f'{config.accumulate} equal parts on {devices} device(s); choose a multiple of '
             f'{multiple}.'
@@ -77,12 +83,12 @@ def check_image_size(nets: networks.Networks, image_size: tuple[int, int]) -> No
     """Whether the networks can take images of that (height, width).
 
     Raises:
-      ValueError: the generator would not return the same size, or a discriminator has no output.
+      UserError: the generator would not return the same size, or a discriminator has no output.
     """
     multiple = networks.size_multiple(nets.generators['a2b'])
     height, width = image_size
     if height % multiple or width % multiple:
-        raise ValueError(
+        raise UserError(
             f'training images are {height}x{width}, but this generator needs sides that are '
             f'multiples of {multiple}; set data.crop_size, the nearest is '
             f'{_nearest(height, multiple)}x{_nearest(width, multiple)}.'
@@ -92,7 +98,7 @@ def check_image_size(nets: networks.Networks, image_size: tuple[int, int]) -> No
     if isinstance(judge, networks.PatchDiscriminator):
         smallest = min(image_size) // 2**judge.num_layers // judge.last_stride
         if smallest < (3 if judge.last_stride == 1 else 2):
-            raise ValueError(
+            raise UserError(
                 f'training images are {height}x{width}, too small for a discriminator with '
                 f'num_layers {judge.num_layers}; set a larger data.crop_size or fewer layers.'
             )
@@ -103,14 +109,15 @@ def _nearest(side: int, multiple: int) -> int:
 
 
 def check_same_config(config: ConfigDict, saved: Mapping) -> None:
-    """Whether this config can go on with a checkpoint, whose metadata is `saved`.
+    """Whether this config can go on with a checkpoint that was saved with the config `saved`.
 
     Raises:
-      ValueError: they differ in fields that decide what the networks are or what an update does.
+      UserError: they differ in fields that may not change: these decide what the networks are, or
+        what an update does.
     """
-    conflicts, changes = compare_configs(saved['config'], config.to_dict())
+    conflicts, changes = compare_configs(saved, config.to_dict(), config.may_change)
     if conflicts:
-        raise ValueError(
+        raise UserError(
             f'the checkpoint in this workdir is of another run: {"; ".join(conflicts)}; set them '
             'back, or choose another --workdir.'
         )
@@ -118,14 +125,47 @@ def check_same_config(config: ConfigDict, saved: Mapping) -> None:
         logging.info('Changed since the checkpoint: %s', change)
 
 
+def compare_configs(
+    saved: Mapping, current: Mapping, may_change: Sequence[str]
+) -> tuple[list[str], list[str]]:
+    """Compares the config that a run was saved with to the one that asks to resume it.
+
+    Returns:
+      `(conflicts, changes)`: lists of lines such as 'generator.width: checkpoint has 64, config
+      asks 32'. With a conflict the run cannot go on. A change is fine: the field is one of
+      `may_change`, or only one of the two has it, when it is the program that has changed.
+    """
+    saved, current = dict(_flatten(saved)), dict(_flatten(current))
+    conflicts, changes = [], []
+    for name in dict.fromkeys([*current, *saved]):
+        if name not in saved or name not in current:
+            changes.append(f'{name}: {"new" if name in current else "no longer there"}')
+        elif saved[name] != current[name]:
+            lines = changes if name in may_change else conflicts
+            lines.append(f'{name}: checkpoint has {saved[name]}, config asks {current[name]}')
+    return conflicts, changes
+
+
+def _flatten(config: Mapping, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    # Through JSON, as the saved one went: it turns tuples into lists.
+    for name, value in json.loads(json.dumps(config)).items():
+        if isinstance(value, dict):
+            yield from _flatten(value, f'{prefix}{name}.')
+        else:
+            yield prefix + name, value
+
+
 def check_same_data(config: ConfigDict, saved: Mapping, dataset: data.Dataset) -> None:
     """Whether a checkpoint was trained on this data set.
 
+    Args:
+      saved: the checkpoint's metadata.
+
     Raises:
-      ValueError: the set has changed, and config.allow_data_change does not allow it.
+      UserError: the set has changed, and config.allow_data_change does not allow it.
     """
     if saved['fingerprint'] != dataset.fingerprint and not config.allow_data_change:
-        raise ValueError(
+        raise UserError(
             f'the data set is not the one that this run was started with (then {saved["lengths"]} '
             f'images, now {dataset.lengths}); restore it, use another workdir, or go on with '
             '--config.allow_data_change=True.'

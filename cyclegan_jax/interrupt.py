@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C as a request that the loop grants between two steps."""
+"""SIGTERM, SIGHUP and Ctrl-C as a request that the loop grants between two steps."""
 
 import os
 import signal
@@ -7,13 +7,18 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
+# Windows has no SIGHUP: there a closed console is told otherwise.
+_SIGNALS = [
+    getattr(signal, name) for name in ('SIGINT', 'SIGTERM', 'SIGHUP') if hasattr(signal, name)
+]
+
 
 class Interrupt:
-    """Context manager that turns the first SIGTERM or SIGINT into a request; a second one kills.
+    """Context manager that turns the first of these signals into a request; a second one kills.
 
-    `requested(step)` is the number of the signal (15 or 2), or None. With several processes all
+    `requested(step)` is the number of the signal (15, 1 or 2), or None. With several processes all
     of them must stop at one step. There JAX's own service carries a SIGTERM to the others, and they
-    agree on the step; Ctrl-C is passed on as a SIGTERM.
+    agree on the step; the other signals are passed on as a SIGTERM.
     """
 
     def __init__(self):
@@ -21,10 +26,11 @@ class Interrupt:
         self._alone = jax.process_count() == 1
 
     def __enter__(self) -> 'Interrupt':
-        handlers = {signal.SIGINT: self._receive}
-        if self._alone:
-            handlers[signal.SIGTERM] = self._receive
-        self._previous = {number: signal.signal(number, f) for number, f in handlers.items()}
+        # What the caller has ignored stays so: nohup ignores SIGHUP.
+        numbers = [n for n in _SIGNALS if signal.getsignal(n) != signal.SIG_IGN]
+        if not self._alone and signal.SIGTERM in numbers:
+            numbers.remove(signal.SIGTERM)
+        self._previous = {number: signal.signal(number, self._receive) for number in numbers}
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -2,26 +2,24 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
-from cyclegan_jax import metrics, sharding, visuals
+from cyclegan_jax import log, sharding, visuals
 from cyclegan_jax.data import Dataset
 from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.networks import Networks
 from cyclegan_jax.train_step import make_translate
 
-Array = jax.Array
-
 _SAMPLES = 6  # columns of a sample grid
 
 
 class Stopwatch:
-    """Wall time of the training itself, and the part of it that was spent waiting for input."""
+    """Wall time of some steps, and the part of it that was spent waiting for their input."""
 
     def __init__(self):
         self.restart()
@@ -29,12 +27,14 @@ class Stopwatch:
     def restart(self) -> None:
         self._began = time.perf_counter()
         self._paused = self._waited = 0.0
+        self.steps = 0
 
     @contextlib.contextmanager
     def waiting(self) -> Iterator[None]:
         began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - began
+        self.steps += 1
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -63,8 +63,8 @@ class Observer:
         networks: Networks,
         domains: Mapping[str, str],
         scorer: Scorer | None,
-        writer: metrics.MetricWriter,
-        progress: metrics.Progress,
+        writer: log.MetricWriter,
+        progress: log.Progress,
     ):
         self._workdir, self._domains, self._scorer = workdir, domains, scorer
         self._writer, self._progress = writer, progress
@@ -81,7 +81,7 @@ class Observer:
     def log(
         self,
         step: int,
-        window: Sequence[Mapping[str, Array]],
+        scalars: Mapping[str, float],
         stopwatch: Stopwatch,
         *,
         learning_rate: float,
@@ -90,11 +90,10 @@ class Observer:
         num_epochs: int,
         total_steps: int,
     ) -> None:
-        """One line, and one record, for the steps since the last."""
-        scalars = metrics.average(window)
+        """One line, and one record, of the means over the steps since the last."""
         seconds, input_share = stopwatch.read()
-        images_per_second = batch_size * len(window) / seconds
-        line = metrics.format_line(
+        images_per_second = batch_size * stopwatch.steps / seconds
+        line = log.format_line(
             scalars,
             step=step,
             total_steps=total_steps,
@@ -103,15 +102,16 @@ class Observer:
             learning_rate=learning_rate,
             images_per_second=images_per_second,
             input_share=input_share,
-            seconds_left=(total_steps - step) * seconds / len(window),
+            seconds_left=(total_steps - step) * seconds / stopwatch.steps,
         )
         self._progress.log(line)
-        scalars |= {
+        scalars = {
+            **scalars,
             'epoch': step / steps_per_epoch,
             'learning_rate': learning_rate,
             'images_per_second': images_per_second,
             'input_share': input_share,
-            **metrics.peak_memory(),
+            **log.peak_memory(),
         }
         self._writer.scalars(step, scalars)
         stopwatch.restart()
@@ -133,8 +133,8 @@ class Observer:
         if jax.process_index() == 0:
             grid = visuals.grid(rows)
             folder = self._workdir / 'samples'
-            metrics.attempt(folder, visuals.save_png, folder / f'step_{step}.png', grid)
-            metrics.attempt(folder, visuals.write_gallery, self._workdir, f'{a} and {b}')
+            log.attempt(folder, visuals.save_png, folder / f'step_{step}.png', grid)
+            log.attempt(folder, visuals.write_gallery, self._workdir, f'{a} and {b}')
             self._writer.images(step, {'samples': grid})
 
     def evaluate(self, step: int, generators: Mapping) -> dict | None:

@@ -1,4 +1,4 @@
-"""From a config and a workdir to a run that is ready to go.
+"""How a run is prepared, from a config and a workdir.
 
 Everything is checked, then the state is restored or created, then the step is compiled: in this
 order, so that a mistake costs seconds.
@@ -7,35 +7,23 @@ order, so that a mistake costs seconds.
 import contextlib
 import dataclasses
 import functools
-import math
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
-import jax.numpy as jnp
-import optax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from cyclegan_jax import (
-    checks,
-    data,
-    interop,
-    metrics,
-    networks,
-    sharding,
-    train_state,
-    train_step,
-)
+from cyclegan_jax import checks, data, interop, log, sharding
 from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.observer import Observer
+from cyclegan_jax.program import Program, make_networks, make_program
+from cyclegan_jax.storage import write_json
 from cyclegan_jax.train_state import TrainState
-from cyclegan_jax.workdir import open_workdir, write_json
-
-# So many pixels of a batch keep a CPU busy.
-_PAIRED_PIXELS = 256 * 256
+from cyclegan_jax.workdir import open_workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,104 +32,24 @@ class Run:
 
     state: where to start from; the first step donates it.
     step: the compiled update.
-    batches: uint8, global and on the devices, at the position that `state` asks for.
+    batches: uint8, global and on the devices, from the one on that `state` asks for.
     metadata: what every checkpoint says of its run.
+    averages: metrics of the steps since the last log line, of the process that saved `state`.
     schedule: from the number of finished updates to the learning rate of the next one.
     """
 
     config: ConfigDict
-    mesh: Mesh
     state: TrainState
     step: Callable
     batches: Iterator[dict[str, jax.Array]]
     metadata: Mapping
+    averages: log.Averages
     schedule: Callable
     steps_per_epoch: int
     total_steps: int
     checkpoints: Checkpoints
-    progress: metrics.Progress
+    progress: log.Progress
     observer: Observer
-
-
-@dataclasses.dataclass(frozen=True)
-class Program:
-    """What a config computes on a mesh, before any array exists.
-
-    schedule: from the number of finished updates to the learning rate of the next one.
-    state: shapes of the state, each with the place where it lives.
-    batch: shapes of a global batch {'a', 'b'}, uint8.
-    create: key -> the state before the first update, born in place.
-    step: (state, batch) -> (state, metrics), jitted; donates the state.
-    """
-
-    networks: networks.Networks
-    schedule: Callable
-    state: TrainState
-    batch: Mapping[str, jax.ShapeDtypeStruct]
-    create: Callable[[jax.Array], TrainState]
-    step: Callable
-
-
-def build(
-    config: ConfigDict, mesh: Mesh, image_size: tuple[int, int], steps_per_epoch: int
-) -> Program:
-    """Builds the program of a run on images of (height, width).
-
-    Raises:
-      ValueError: a network or a loss that does not exist, or one that cannot take these images.
-    """
-    nets = _make_networks(config)
-    checks.check_image_size(nets, image_size)
-    schedule = train_state.learning_rate_schedule(
-        config.optimizer.learning_rate, **config.schedule, steps_per_epoch=steps_per_epoch
-    )
-    optimizer = optax.adam(schedule, b1=config.optimizer.b1, b2=config.optimizer.b2)
-    pixels = config.batch_size // mesh.size // config.accumulate * math.prod(image_size)
-    step = train_step.make_train_step(
-        nets,
-        optimizer,
-        **config.loss,
-        accumulate=config.accumulate,
-        # On a CPU a step at 128x128 takes 0.86 times as long in pairs, of a batch of 4 1.3 times.
-        pair_calls=mesh.devices.flat[0].platform != 'cpu' or pixels < _PAIRED_PIXELS,
-    )
-    channels = {'a': config.data.channels_a, 'b': config.data.channels_b}
-    image_shapes = {d: (config.batch_size, *image_size, channels[d]) for d in 'ab'}
-
-    def create(key: jax.Array) -> TrainState:
-        return train_state.create(
-            nets, optimizer, key, image_shapes=image_shapes, pool_size=config.pool_size
-        )
-
-    # Shapes, then shardings, then arrays that are born where they live.
-    shapes = jax.eval_shape(create, jax.random.key(0))
-    places = train_state.state_sharding(mesh, shapes)
-    split, replicated = sharding.split(mesh), sharding.replicated(mesh)
-
-    def placed(leaf, place):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=place)
-
-    return Program(
-        networks=nets,
-        schedule=schedule,
-        state=jax.tree.map(placed, shapes, places),
-        batch={
-            domain: jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=split)
-            for domain, shape in image_shapes.items()
-        },
-        create=jax.jit(create, out_shardings=places),
-        step=jax.jit(
-            step,
-            donate_argnums=0,
-            in_shardings=(places, split),
-            out_shardings=(places, replicated),
-        ),
-    )
-
-
-def _make_networks(config: ConfigDict) -> networks.Networks:
-    channels = {'a': config.data.channels_a, 'b': config.data.channels_b}
-    return networks.make_networks(channels, config.generator, config.discriminator, config.dtype)
 
 
 def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) -> Run | None:
@@ -154,11 +62,11 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
       The run, or None if it has all its steps already.
 
     Raises:
-      ValueError, OSError, ImportError: this run cannot be; one line says why.
+      UserError, OSError: this run cannot be; one line says why.
     """
     first = jax.process_index() == 0
     checks.check_config(config)
-    _make_networks(config)  # a kind that does not exist is told before images are read
+    nets = make_networks(config)  # a kind that does not exist is told before images are read
     mesh = sharding.make_mesh(config.batch_size)
     checks.check_accumulate(config, mesh.size)
     if first:
@@ -167,7 +75,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     resources.callback(checkpoints.close)
     pretrained = {}
     if (newest := checkpoints.newest_good()) is not None:
-        checks.check_same_config(config, checkpoints.metadata(newest))
+        checks.check_same_config(config, checkpoints.metadata(newest)['config'])
     elif config.init_from:
         pretrained = _load_pretrained(config)
 
@@ -181,7 +89,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     steps_per_epoch = -(-dataset.epoch_length // config.batch_size)
     total_steps = config.schedule.num_epochs * steps_per_epoch
     total_steps = min(total_steps, config.max_steps or total_steps)
-    program = build(config, mesh, dataset.image_size, steps_per_epoch)
+    program = make_program(config, nets, mesh, dataset.image_size, steps_per_epoch)
     scorer = None
     if config.evaluate_every:
         scorer = Scorer(
@@ -191,22 +99,22 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
             checkpoints.best_record(),
             config.data.name,
         )
-    batches = dataset.batches(place=functools.partial(sharding.put_batch, mesh))
-    restored = checkpoints.restore(program.state)
-    if restored is None:
-        start, state = 0, program.create(jax.random.key(config.seed))
-        state = _replace_networks(state, pretrained, sharding.replicated(mesh))
-    else:
+    start, state, saved = 0, None, {}
+    if (restored := checkpoints.restore(program.state)) is not None:
         state, saved, start = restored
         checks.check_same_data(config, saved, dataset)
-        batches.set_state(saved['batches'])
+    else:
+        state = program.create(jax.random.key(config.seed))
+        state = _replace_networks(state, pretrained, sharding.replicated(mesh))
+    batches = dataset.batches(place=functools.partial(sharding.put_batch, mesh))
+    batches.set_state({'next_index': start})
 
     # From here on the workdir is this run's: what is in it may be changed.
     if first:
         write_json(workdir / 'config.json', config.to_dict())
-    writer = metrics.MetricWriter(workdir, resume_step=start, active=first)
+    writer = log.MetricWriter(workdir, resume_step=start, active=first)
     resources.callback(writer.close)
-    progress = metrics.Progress(total_steps, start=start, active=first)
+    progress = log.Progress(total_steps, start=start, active=first)
     resources.callback(progress.close)
     if start >= total_steps:
         progress.log(
@@ -215,7 +123,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         )
         return None
     domains = {'a': config.domain_a, 'b': config.domain_b}
-    progress.log(_describe(dataset, domains, program.state, steps_per_epoch, total_steps))
+    progress.log(_describe(dataset, domains, program, steps_per_epoch, total_steps))
     if scorer:
         for metric, why in scorer.unavailable.items():
             progress.log(f'{metric} will not be computed: {why}')
@@ -229,7 +137,6 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     progress.log(f'Compiled in {time.perf_counter() - began:.1f} s.')
     return Run(
         config=config,
-        mesh=mesh,
         state=state,
         step=compiled,
         batches=batches,
@@ -238,6 +145,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
             'fingerprint': dataset.fingerprint,
             'lengths': dataset.lengths,
         },
+        averages=log.Averages(saved.get('averages', {})),
         schedule=program.schedule,
         steps_per_epoch=steps_per_epoch,
         total_steps=total_steps,
@@ -259,7 +167,7 @@ def _load_pretrained(config: ConfigDict) -> dict[str, dict]:
         discriminator=config.discriminator,
     )
     if conflicts:
-        raise ValueError(f'init_from={config.init_from} does not fit: {"; ".join(conflicts)}.')
+        raise UserError(f'init_from={config.init_from} does not fit: {"; ".join(conflicts)}.')
     return {name: network.params for name, network in loaded.items()}
 
 
@@ -276,7 +184,7 @@ def _replace_networks(state: TrainState, params: Mapping, place: NamedSharding) 
 def _describe(
     dataset: data.Dataset,
     domains: Mapping[str, str],
-    shapes: TrainState,
+    program: Program,
     steps_per_epoch: int,
     total_steps: int,
 ) -> str:
@@ -291,9 +199,9 @@ def _describe(
         lines.append('There is no test split: samples are drawn from training images.')
     lines += [
         'generators.a2b, and b2a alike:',
-        metrics.parameter_table(shapes.generators['a2b']),
+        log.parameter_table(program.state.generators['a2b']),
         'discriminators.a, and b alike:',
-        metrics.parameter_table(shapes.discriminators['a']),
+        log.parameter_table(program.state.discriminators['a']),
         f'{total_steps} steps, {steps_per_epoch} an epoch, on images of {height}x{width}',
         f'{jax.device_count()} device(s) ({jax.devices()[0].device_kind}), '
         f'{jax.process_count()} process(es)',

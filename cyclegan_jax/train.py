@@ -4,29 +4,31 @@ The order inside it is a contract, because a resumed run must equal an unbroken 
 
 1. Read the batch of step t, dispatch step t, and only then wait for step t - 1.
 2. Log, evaluate, save and sample between steps, always with the state after the step.
-3. Save before the next batch is read: a checkpoint's data position is that of the next step.
+3. A checkpoint carries what the log line after it will need of the steps before it.
 """
 
 import contextlib
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from ml_collections import ConfigDict
 
-from cyclegan_jax import metrics, process, sharding
-from cyclegan_jax.checkpoint import CheckpointError
+from cyclegan_jax import log, process, sharding
 from cyclegan_jax.data import ImageError
+from cyclegan_jax.errors import UserError
 from cyclegan_jax.interrupt import Interrupt
 from cyclegan_jax.observer import Stopwatch
 from cyclegan_jax.run import Run, prepare
 from cyclegan_jax.train_state import TrainState
 
 
-class NotFiniteError(Exception):
+class NotFiniteError(UserError):
     """A loss or a parameter is NaN or infinite."""
+
+    status = 3
 
 
 def main(config: ConfigDict, workdir: str | Path, *, multihost: bool = False) -> int:
@@ -37,45 +39,36 @@ def main(config: ConfigDict, workdir: str | Path, *, multihost: bool = False) ->
       4 out of memory, 128 + n stopped by signal n, after saving.
     """
 
-    def fail(status: int, error: object) -> int:
-        print(f'error: {error}', file=sys.stderr)
-        return status
-
-    process.set_up()
-    try:
+    def train() -> int:
         with contextlib.ExitStack() as resources:
-            try:
-                if multihost:
-                    sharding.initialize_multihost()
-                run = prepare(config, Path(workdir).absolute(), resources)
-            except (ValueError, OSError, ImportError) as error:
-                return fail(2, error)
+            if multihost:
+                sharding.initialize_multihost()
+            run = prepare(config, Path(workdir).absolute(), resources)
             return loop(run) if run else 0
-    except KeyboardInterrupt:  # in the loop, Interrupt takes it
-        print('Interrupted outside the training loop; the last checkpoint is intact.')
-        return 130
-    except (ImageError, CheckpointError) as error:  # a file went bad; the disk is full
-        return fail(2, error)
-    except NotFiniteError as error:
-        return fail(3, error)
-    except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error):
-            raise
-        advice = 'choose smaller images or batches, or set accumulate or generator.remat'
-        return fail(4, f'{str(error).splitlines()[0]}; {advice}')
+
+    return process.run_command(
+        train,
+        # In the loop, Interrupt takes it.
+        interrupted='Interrupted outside the training loop; the last checkpoint is intact.',
+        out_of_memory='choose smaller images or batches, or set --config.accumulate or '
+        '--config.generator.remat=True.',
+    )
 
 
 def loop(run: Run) -> int:
     """Trains from `run.state` to the last step or a signal; returns the exit status."""
     config, state = run.config, run.state
     step = int(state.step)
-    window: list[Mapping[str, jax.Array]] = []  # metrics of the steps since the last log line
+    window: list[Mapping[str, jax.Array]] = []  # metrics that are still on the device
     stopwatch = Stopwatch()
     signal = None
     with Interrupt() as interrupt:
         while step < run.total_steps and signal is None:
-            with stopwatch.waiting():
-                batch = next(run.batches)
+            try:
+                with stopwatch.waiting():
+                    batch = next(run.batches)
+            except ImageError as error:
+                raise _unreadable(run, step, state, window, error) from error
             with jax.transfer_guard('disallow'):  # nothing else may go to the device unnoticed
                 state, latest = run.step(state, batch)
             if window:
@@ -86,15 +79,14 @@ def loop(run: Run) -> int:
 
             signal = interrupt.requested(step)
             last = step == run.total_steps
-            log = last or signal or step % config.log_every == 0
+            logs = last or signal or step % config.log_every == 0
             save = last or signal or step % config.checkpoint_every == 0
-            if log or save:
-                window = jax.device_get(window)  # once, for the check and for the log
-                _check_finite(run, step, window)
-            if log:
+            if logs or save:
+                _fetch(run, step, window)
+            if logs:
                 run.observer.log(
                     step,
-                    window,
+                    run.averages.take(),
                     stopwatch,
                     learning_rate=float(run.schedule(step - 1)),
                     batch_size=config.batch_size,
@@ -102,17 +94,17 @@ def loop(run: Run) -> int:
                     num_epochs=config.schedule.num_epochs,
                     total_steps=run.total_steps,
                 )
-                window = []
             with stopwatch.paused():
                 best = None
                 if config.evaluate_every and (last or step % config.evaluate_every == 0):
                     best = run.observer.evaluate(step, state.generators)
                 if save or best:
+                    _fetch(run, step, window)
                     _save(run, step, state, best)
                 if last or step % config.sample_every == 0:
                     run.observer.sample(step, state.generators)
-    run.checkpoints.wait()
-    if signal is None:
+        run.checkpoints.wait()
+    if signal is None or step == run.total_steps:
         run.progress.log(f'Finished after {step} steps; see samples/index.html in the workdir.')
         return 0
     run.progress.log(
@@ -122,16 +114,20 @@ def loop(run: Run) -> int:
     return 128 + int(signal)
 
 
-def _check_finite(run: Run, step: int, window: Sequence[Mapping[str, jax.Array]]) -> None:
-    if found := metrics.first_non_finite(window, step - len(window) + 1):
+def _fetch(run: Run, step: int, window: list[Mapping[str, jax.Array]]) -> None:
+    """Moves the metrics of the steps up to `step` from the device to `run.averages`."""
+    fetched: Sequence[Mapping[str, np.ndarray]] = jax.device_get(window)
+    if found := log.first_non_finite(fetched, step - len(window) + 1):
         raise NotFiniteError(f'{found[1]} is not finite at step {found[0]}; {_advice(run)}')
+    run.averages.add(fetched)
+    window.clear()
 
 
 def _save(run: Run, step: int, state: TrainState, best: Mapping | None) -> None:
     # The losses show a broken parameter only one step later.
     if not _all_finite((state.generators, state.discriminators)):
         raise NotFiniteError(f'a parameter is not finite after step {step}; {_advice(run)}')
-    metadata = {**run.metadata, 'batches': run.batches.get_state()}
+    metadata = {**run.metadata, 'averages': run.averages.sums()}
     run.checkpoints.save(step, state, metadata, best)
 
 
@@ -145,6 +141,16 @@ def _advice(run: Run) -> str:
     latest = run.checkpoints.latest()
     kept = f'the checkpoint of step {latest} is good' if latest else 'there is no checkpoint yet'
     return (
-        f"{kept}. Try a lower optimizer.learning_rate, dtype='float32' if it is bfloat16, or "
-        'another seed in a new workdir.'
+        f'{kept}. Try a lower --config.optimizer.learning_rate, --config.dtype=float32 if it is '
+        'bfloat16, or another seed in a new workdir.'
     )
+
+
+def _unreadable(run: Run, step: int, state: TrainState, window: list, error: ImageError):
+    """Saves what has been learnt, since the next batch cannot be read; returns what to raise."""
+    if step == 0:
+        return error
+    _fetch(run, step, window)
+    _save(run, step, state, None)
+    run.checkpoints.wait()
+    return UserError(f'{error} Step {step} is saved; the same command goes on from there.')

@@ -11,7 +11,7 @@ from string import Template
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from cyclegan_jax.metrics import read_metrics
+from cyclegan_jax.log import read_metrics
 
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 

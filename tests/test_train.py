@@ -1,5 +1,6 @@
 """Whole runs, from a shipped config made tiny: what they leave, how they resume, how they stop."""
 
+import itertools
 import json
 
 import jax
@@ -8,10 +9,13 @@ import pytest
 from PIL import Image
 
 from configs import synthetic
-from cyclegan_jax import run, sharding, train
+from cyclegan_jax import sharding, train
 from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.data import Dataset, ImageError
 from cyclegan_jax.interop import load_pretrained
-from cyclegan_jax.metrics import read_metrics
+from cyclegan_jax.log import read_metrics
+from cyclegan_jax.observer import Observer
+from cyclegan_jax.program import make_networks, make_program
 from cyclegan_jax.workdir import open_workdir
 
 
@@ -122,6 +126,45 @@ def test_a_run_in_parts_equals_an_unbroken_one(finished, tmp_path, saved, capsys
     assert parts == whole and len(whole) == 3, 'two of training, one of evaluation'
 
 
+def test_a_run_that_was_killed_logs_what_an_unbroken_one_does(finished, tmp_path, monkeypatch):
+    """Its checkpoint, of step 3, lies between two log lines."""
+
+    def die(*_, **__):
+        raise RuntimeError('killed')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Observer, 'evaluate', die)  # at step 4, before the line of its scores
+        with pytest.raises(RuntimeError, match='killed'):
+            train.main(tiny(), tmp_path)
+    assert train.main(tiny(), tmp_path) == 0
+    assert losses(tmp_path) == losses(finished)
+
+
+def test_a_picture_that_goes_bad_costs_no_step(tmp_path, monkeypatch, capsys):
+    """What was learnt is saved, and the same command goes on when the picture is back."""
+    batches = Dataset.batches
+
+    def go_bad(self, **kwargs):
+        yield from itertools.islice(batches(self, **kwargs), 5)
+        raise ImageError('horse.jpg', 'it is truncated')
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Dataset, 'batches', go_bad)
+        assert train.main(tiny(), tmp_path) == 2
+    message = capsys.readouterr().err
+    assert 'horse.jpg' in message and 'Step 5 is saved' in message
+    assert Checkpoints(tmp_path / 'checkpoints').latest() == 5
+    assert train.main(tiny(), tmp_path) == 0
+    assert 'Resuming after step 5' in capsys.readouterr().out
+
+
+def test_a_rate_or_a_type_may_change_as_the_advice_says(tmp_path, capsys):
+    assert train.main(tiny(max_steps=2), tmp_path) == 0
+    fields = {'optimizer.learning_rate': 1e-5, 'dtype': 'bfloat16', 'max_steps': 3}
+    assert train.main(tiny(**fields), tmp_path) == 0
+    assert 'Resuming after step 2' in capsys.readouterr().out
+
+
 def test_a_finished_run_says_so_and_goes_on_when_epochs_are_added(tmp_path, capsys):
     config = tiny(**{'schedule.num_epochs': 2, 'schedule.decay_start_epoch': 2})
     assert train.main(config, tmp_path) == 0
@@ -149,7 +192,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_pat
     message = capsys.readouterr().err
     assert 'is not finite at step 2' in message and 'generator/' in message
     assert 'the checkpoint of step 1 is good' in message
-    assert 'lower optimizer.learning_rate' in message
+    assert 'lower --config.optimizer.learning_rate' in message
     assert Checkpoints(tmp_path / 'checkpoints').steps() == [1]
 
 
@@ -245,7 +288,8 @@ def test_the_other_networks_and_losses_train(fields, tmp_path):
 def test_the_state_is_donated():
     """Its new arrays take the place of the old ones: the device never holds two."""
     config = tiny()
-    program = run.build(config, sharding.make_mesh(8), (16, 16), steps_per_epoch=2)
+    nets, mesh = make_networks(config), sharding.make_mesh(8)
+    program = make_program(config, nets, mesh, (16, 16), steps_per_epoch=2)
     memory = program.step.lower(program.state, program.batch).compile().memory_analysis()
     shards = jax.tree.map(lambda x: x.sharding.shard_shape(x.shape), program.state)
     sizes = jax.tree.map(

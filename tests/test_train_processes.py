@@ -16,7 +16,7 @@ import pytest
 
 from cyclegan_jax import networks, sharding, train_state
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.metrics import read_metrics
+from cyclegan_jax.log import read_metrics
 
 ROOT = Path(__file__).parents[1]
 TINY = {

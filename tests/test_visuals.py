@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from cyclegan_jax import visuals
-from cyclegan_jax.metrics import MetricWriter
+from cyclegan_jax.log import MetricWriter
 
 
 def colored(*colors, h=64, w=64):

@@ -1,7 +1,5 @@
 import contextlib
 import errno
-import fcntl
-import json
 import os
 import resource
 import signal
@@ -10,20 +8,10 @@ import sys
 import tempfile
 from pathlib import Path
 
+import portalocker
 import pytest
 
-from cyclegan_jax.workdir import WorkdirError, compare_configs, open_workdir, write_json
-
-CONFIG = {
-    'seed': 0,
-    'batch_size': 1,
-    'max_steps': None,
-    'log_every': 100,
-    'keep_checkpoints': 2,
-    'data': {'path': 'here', 'crop_size': (256, 512), 'num_threads': 4},
-    'generator': {'kind': 'resnet', 'width': 64},
-    'schedule': {'num_epochs': 200},
-}
+from cyclegan_jax.workdir import WorkdirError, open_workdir
 
 HOLD = """
 import sys
@@ -125,69 +113,18 @@ def test_a_file_system_without_locks_only_warns(tmp_path, monkeypatch, caplog):
     def flock(*_):
         raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
 
-    monkeypatch.setattr(fcntl, 'flock', flock)
+    monkeypatch.setattr(portalocker.portalocker, 'LOCKER', flock)
     with open_workdir(tmp_path):
         assert 'no locks' in caplog.text
 
 
-def test_write_json_replaces_the_file_whole_or_not_at_all(tmp_path):
-    path = tmp_path / 'config.json'
-    write_json(path, CONFIG)
-    assert json.loads(path.read_text())['generator'] == {'kind': 'resnet', 'width': 64}
-    with pytest.raises(TypeError):
-        write_json(path, {'not json': object()})
-    assert [entry.name for entry in tmp_path.iterdir()] == ['config.json']
-    assert json.loads(path.read_text())['seed'] == 0
-    with full_disk(bytes_left=10), pytest.raises(OSError, match='File too large'):
-        write_json(path, {'seed': 1})
-    assert json.loads(path.read_text())['seed'] == 0
-    write_json(path, {'seed': 1})
-    assert json.loads(path.read_text()) == {'seed': 1}
-
-
-def changed(**fields):
-    return CONFIG | {
-        name: CONFIG[name] | value if isinstance(value, dict) else value
-        for name, value in fields.items()
-    }
-
-
-def test_the_same_config_read_back_from_json_is_equal():
-    assert compare_configs(json.loads(json.dumps(CONFIG)), CONFIG) == ([], [])
-
-
-def test_fields_that_decide_the_run_conflict_and_all_are_named():
-    current = changed(
-        seed=1, batch_size=8, generator={'width': 32, 'kind': 'unet'}, data={'crop_size': 128}
-    )
-    conflicts, changes = compare_configs(CONFIG, current)
-    assert conflicts == [
-        'seed: checkpoint has 0, config asks 1',
-        'batch_size: checkpoint has 1, config asks 8',
-        'data.crop_size: checkpoint has [256, 512], config asks 128',
-        'generator.kind: checkpoint has resnet, config asks unet',
-        'generator.width: checkpoint has 64, config asks 32',
-    ]
-    assert changes == []
-
-
-def test_a_run_may_be_longer_or_elsewhere_and_report_otherwise():
-    current = changed(
-        max_steps=10,
-        log_every=5,
-        keep_checkpoints=9,
-        schedule={'num_epochs': 300},
-        data={'path': 'there', 'num_threads': 1},
-    )
-    conflicts, changes = compare_configs(CONFIG, current)
-    assert conflicts == []
-    assert 'schedule.num_epochs: checkpoint has 200, config asks 300' in changes
-    assert len(changes) == 6
-
-
-def test_a_field_that_only_one_version_of_the_program_knows_does_not_stop_a_run():
-    assert compare_configs(CONFIG, changed(generator={'attention': True})) == (
-        [],
-        ['generator.attention: new'],
-    )
-    assert compare_configs(changed(old=1), CONFIG) == ([], ['old: no longer there'])
+def test_a_start_that_fails_leaves_no_new_folder(tmp_path):
+    with pytest.raises(RuntimeError, match='a typo'), open_workdir(tmp_path / 'new'):
+        raise RuntimeError('a typo')
+    assert not (tmp_path / 'new').exists()
+    (tmp_path / 'old').mkdir()
+    for name, content in (('old', None), ('used', 'config.json')):
+        with open_workdir(tmp_path / name) as workdir:
+            if content:
+                (workdir / content).touch()
+        assert (tmp_path / name).is_dir(), 'it was there before, or something was written'

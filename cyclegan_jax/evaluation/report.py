@@ -8,7 +8,7 @@ from pathlib import Path
 from cyclegan_jax.evaluation.direction import Direction
 from cyclegan_jax.evaluation.measures import DISTRIBUTION, Scores, is_detail
 from cyclegan_jax.evaluation.resize import PROTOCOLS
-from cyclegan_jax.workdir import write_json
+from cyclegan_jax.storage import write_json
 
 # Where a score is better; those that are in neither are diagnoses.
 LOWER = (*DISTRIBUTION, 'l1')

@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from cyclegan_jax import metrics
-from cyclegan_jax.metrics import MetricWriter
+from cyclegan_jax import log
+from cyclegan_jax.log import MetricWriter
 
 
 def lines(workdir):
@@ -28,7 +28,7 @@ def lines(workdir):
 
 def events(workdir):
     """The TensorBoard events of a workdir, file by file: records are length, crc, event, crc."""
-    event = metrics._tensorboardx().proto.event_pb2.Event
+    event = log._tensorboardx().proto.event_pb2.Event
     for path in sorted((workdir / 'tensorboard').iterdir()):
         data = path.read_bytes()
         while data:
@@ -39,34 +39,49 @@ def events(workdir):
 
 def run_python(code, **kwargs):
     command = [sys.executable, '-c', textwrap.dedent(code)]
-    env = os.environ | {'PYTHONPATH': str(Path(metrics.__file__).parents[1])}
+    env = os.environ | {'PYTHONPATH': str(Path(log.__file__).parents[1])}
     return subprocess.Popen(command, text=True, env=env, **kwargs)
 
 
 # Windows of steps
 
 
-def test_average_is_the_mean_of_each_name_and_obeys_the_transfer_guard():
-    window = [{'x': jnp.float32(v), 'y': jnp.float32(2 * v)} for v in (1, 2, 6)]
-    with jax.transfer_guard('disallow'):
-        assert metrics.average(window) == {'x': 3.0, 'y': 6.0}
+def test_averages_are_the_means_since_they_were_last_taken():
+    averages = log.Averages()
+    averages.add([{'x': np.float32(v), 'y': np.float32(2 * v)} for v in (1, 2)])
+    averages.add([{'x': np.float32(6), 'y': np.float32(12)}])
+    assert averages.take() == {'x': 3.0, 'y': 6.0}
+    averages.add([{'x': np.float32(5)}])
+    assert averages.take() == {'x': 5.0}
 
 
-def test_average_does_not_hide_a_nan():
-    assert np.isnan(metrics.average([{'x': jnp.float32(1)}, {'x': jnp.float32('nan')}])['x'])
+def test_averages_go_on_in_another_process_without_loss():
+    steps = [{'x': np.float32(v)} for v in np.random.default_rng(0).normal(size=7)]
+    whole, first = log.Averages(), log.Averages()
+    whole.add(steps)
+    first.add(steps[:3])
+    second = log.Averages(json.loads(json.dumps(first.sums())))
+    second.add(steps[3:])
+    assert second.take() == whole.take()
+
+
+def test_an_average_does_not_hide_a_nan():
+    averages = log.Averages()
+    averages.add([{'x': np.float32(1)}, {'x': np.float32('nan')}])
+    assert np.isnan(averages.take()['x'])
 
 
 def test_first_non_finite_names_the_step_and_the_term():
     good = {'discriminator/b': jnp.float32(1), 'generator/cycle_a': jnp.float32(1)}
     late = {**good, 'discriminator/b': jnp.float32('nan')}
     both = {'discriminator/b': jnp.float32('nan'), 'generator/cycle_a': jnp.float32('inf')}
-    assert metrics.first_non_finite([good, good], 11) is None
-    assert metrics.first_non_finite([good, late, both], 11) == (12, 'discriminator/b')
-    assert metrics.first_non_finite([good, both], 11) == (12, 'generator/cycle_a')
+    assert log.first_non_finite([good, good], 11) is None
+    assert log.first_non_finite([good, late, both], 11) == (12, 'discriminator/b')
+    assert log.first_non_finite([good, both], 11) == (12, 'generator/cycle_a')
 
 
 def test_peak_memory_is_this_process_where_the_device_does_not_count():
-    [(name, gib)] = metrics.peak_memory().items()
+    [(name, gib)] = log.peak_memory().items()
     assert name == 'memory/host_peak_gib'
     assert 0.05 < gib < 64
 
@@ -77,12 +92,12 @@ def test_peak_memory_is_the_device_where_it_counts(monkeypatch):
             return {'peak_bytes_in_use': 3 * 2**29}
 
     monkeypatch.setattr(jax, 'local_devices', lambda: [Device()])
-    assert metrics.peak_memory() == {'memory/device_peak_gib': 1.5}
+    assert log.peak_memory() == {'memory/device_peak_gib': 1.5}
 
 
 def test_parameter_table_lists_every_leaf_and_the_total():
     kernel = jax.ShapeDtypeStruct((3, 3, 8, 100), jnp.float32)
-    table = metrics.parameter_table({'a2b': {'conv': {'kernel': kernel, 'bias': jnp.zeros(100)}}})
+    table = log.parameter_table({'a2b': {'conv': {'kernel': kernel, 'bias': jnp.zeros(100)}}})
     assert 'a2b/conv/kernel' in table
     assert 'a2b/conv/bias' in table
     assert 'Total: 7,300 -- 29,200 bytes' in table
@@ -102,7 +117,7 @@ def test_format_line():
         'gradient_norm/a2b': 99.0,
         'score/real_a': 0.9,
     }
-    line = metrics.format_line(
+    line = log.format_line(
         scalars,
         step=300,
         total_steps=1200,
@@ -120,7 +135,7 @@ def test_format_line():
 
 
 CONSOLE = """
-    from cyclegan_jax.metrics import Progress
+    from cyclegan_jax.log import Progress
     progress = Progress(1000)
     for step in range(1, 1001):
         progress.update(step)
@@ -155,7 +170,7 @@ def test_a_terminal_gets_a_bar_below_the_lines(tmp_path, columns):
     ours, theirs = pty.openpty()
     fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack('HHHH', 24, columns, 0, 0))
     code = """
-        from cyclegan_jax.metrics import Progress
+        from cyclegan_jax.log import Progress
         Progress(7, active=False).close()  # another process of a pod
         progress = Progress(40, start=10)
         progress.update(20)
@@ -175,7 +190,7 @@ def test_a_terminal_gets_a_bar_below_the_lines(tmp_path, columns):
 
 
 def test_another_process_of_a_pod_prints_nothing(capfd):
-    progress = metrics.Progress(10, active=False)
+    progress = log.Progress(10, active=False)
     progress.update(1)
     progress.log('a line')
     progress.close()
@@ -247,7 +262,7 @@ def test_resume_keeps_the_old_lines_if_it_dies_while_rewriting(tmp_path, monkeyp
 def test_a_torn_last_line_is_passed_over(tmp_path, torn):
     whole = b'{"step": 10, "x": 1.0}\n'
     (tmp_path / 'metrics.jsonl').write_bytes(whole + torn)
-    assert metrics.read_metrics(tmp_path) == [{'step': 10, 'x': 1.0}]
+    assert log.read_metrics(tmp_path) == [{'step': 10, 'x': 1.0}]
     writer = MetricWriter(tmp_path, resume_step=20)
     writer.scalars(30, {'x': 3})
     writer.close()
@@ -255,7 +270,7 @@ def test_a_torn_last_line_is_passed_over(tmp_path, torn):
 
 
 def test_read_metrics_of_a_new_workdir(tmp_path):
-    assert metrics.read_metrics(tmp_path) == []
+    assert log.read_metrics(tmp_path) == []
 
 
 def test_another_process_of_a_pod_writes_nothing(tmp_path):
@@ -286,7 +301,7 @@ FULL_DISK = Path('/dev/full')
 def test_a_disk_full_for_tensorboard_neither_stops_nor_hangs_training(
     tmp_path, monkeypatch, caplog
 ):
-    record_writer = metrics._tensorboardx().record_writer
+    record_writer = log._tensorboardx().record_writer
     with FULL_DISK.open('wb', buffering=0) as file:
         monkeypatch.setattr(record_writer, 'open_file', lambda _: file)
         writer = MetricWriter(tmp_path)
@@ -316,7 +331,7 @@ def test_lines_come_back_once_the_disk_has_room(tmp_path, caplog):
 def test_the_log_never_imports_torch_or_tensorflow(tmp_path):
     code = """
         import sys
-        from cyclegan_jax.metrics import MetricWriter
+        from cyclegan_jax.log import MetricWriter
         writer = MetricWriter('.')
         writer.scalars(1, {'x': 1.0})
         writer.close()

@@ -11,10 +11,9 @@ import json
 import logging
 import math
 import os
-import resource
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -24,6 +23,8 @@ import tqdm
 from clu import metrics as clu_metrics
 from clu import parameter_overview
 
+from cyclegan_jax.storage import whole
+
 Array = jax.Array
 
 _GIB = 2**30
@@ -31,28 +32,45 @@ _LINES = 'metrics.jsonl'
 _LOSSES = ('generator/total', 'generator/', 'discriminator/')  # in the console's order
 
 
-def average(window: Sequence[Mapping[str, Array]]) -> dict[str, float]:
-    """The mean of each scalar over `window`, the metrics of one or more steps.
+class Averages:
+    """Means of metrics over the steps since the last log line, computed on the host in float64.
 
-    Computed on the host: the device gets no work to queue behind the steps already dispatched, and
-    the one transfer is explicit, which the loop's transfer guard allows.
+    Args:
+      saved: `sums` of an earlier process, which this one goes on from.
     """
-    means = {}
-    window = jax.device_get(window)
-    for name in window[0]:
-        steps = [clu_metrics.Average(total=np.float64(m[name]), count=1) for m in window]
-        means[name] = float(functools.reduce(clu_metrics.Average.merge, steps).compute())
-    return means
+
+    def __init__(self, saved: Mapping[str, Sequence[float]] = {}):
+        self._averages = {
+            name: clu_metrics.Average(total=np.float64(total), count=count)
+            for name, (total, count) in saved.items()
+        }
+
+    def add(self, steps: Iterable[Mapping[str, np.ndarray]]) -> None:
+        """Adds the metrics of some steps."""
+        for step in steps:
+            for name, value in step.items():
+                value = clu_metrics.Average(total=np.float64(value), count=1)
+                known = self._averages.get(name)
+                self._averages[name] = known.merge(value) if known else value
+
+    def take(self) -> dict[str, float]:
+        """The means so far; begins anew."""
+        averages, self._averages = self._averages, {}
+        return {name: float(average.compute()) for name, average in averages.items()}
+
+    def sums(self) -> dict[str, list[float]]:
+        """{name: [sum, number of steps]}, as JSON can hold it without loss."""
+        return {n: [float(a.total), int(a.count)] for n, a in self._averages.items()}
 
 
 def first_non_finite(
-    window: Sequence[Mapping[str, Array]], first_step: int
+    window: Sequence[Mapping[str, np.ndarray]], first_step: int
 ) -> tuple[int, str] | None:
     """The first (step, name) that is NaN or infinite, where `window[0]` is step `first_step`.
 
     Within a step generator losses come first: the discriminators judge what the generators made.
     """
-    for step, scalars in enumerate(jax.device_get(window), first_step):
+    for step, scalars in enumerate(window, first_step):
         for name in sorted(scalars, key=lambda name: not name.startswith('generator/')):
             if not np.isfinite(scalars[name]):
                 return step, name
@@ -68,9 +86,19 @@ def peak_memory() -> dict[str, float]:
     stats = jax.local_devices()[0].memory_stats() or {}
     if 'peak_bytes_in_use' in stats:
         return {'memory/device_peak_gib': stats['peak_bytes_in_use'] / _GIB}
-    unit = 1 if sys.platform == 'darwin' else 1024  # bytes on macOS, KiB elsewhere
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {'memory/host_peak_gib': peak / _GIB}
+    return {'memory/host_peak_gib': _host_peak() / _GIB}
+
+
+def _host_peak() -> int:
+    """Bytes. psutil knows the peak on Windows alone, where the standard library does not."""
+    if sys.platform == 'win32':
+        import psutil
+
+        return psutil.Process().memory_info().peak_wset
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == 'darwin' else peak * 1024  # bytes on macOS, KiB elsewhere
 
 
 def parameter_table(params: Mapping[str, Any]) -> str:
@@ -195,9 +223,8 @@ class MetricWriter:
         if active:
             kept = [r for r in read_metrics(workdir) if r['step'] <= resume_step]
             self._lines.parent.mkdir(parents=True, exist_ok=True)
-            rewritten = self._lines.with_suffix('.tmp')
-            rewritten.write_text(''.join(f'{json.dumps(record)}\n' for record in kept))
-            rewritten.replace(self._lines)
+            with whole(self._lines) as temporary:
+                temporary.write_text(''.join(f'{json.dumps(record)}\n' for record in kept))
 
     def scalars(self, step: int, scalars: Mapping[str, float]) -> None:
         """Adds one line, `step` first. NaN and infinity, which JSON does not have, are null."""
@@ -270,7 +297,7 @@ def _tensorboardx():
 def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     """The objects of `metrics.jsonl` in the order written; none if there is no such file.
 
-    A line that a crash left unfinished is passed over.
+    A line that a crash left unfinished, or that is no record of a step, is passed over.
     """
     path = Path(workdir) / _LINES
     if not path.exists():
@@ -278,8 +305,10 @@ def read_metrics(workdir: str | Path) -> list[dict[str, Any]]:
     records = []
     with path.open(encoding='utf-8', errors='replace') as lines:
         for line in lines:
-            with contextlib.suppress(ValueError):
-                records.append(json.loads(line))
+            with contextlib.suppress(ValueError, RecursionError):
+                record = json.loads(line)
+                if isinstance(record, dict) and type(record.get('step')) is int:
+                    records.append(record)
     return records
 
 
