@@ -4,6 +4,7 @@ The same command, run again, continues where the run stopped. Every field of con
 be changed: --config.batch_size=4.
 """
 
+import re
 import sys
 
 from absl import app, flags
@@ -24,8 +25,15 @@ def parse_flags(argv: list[str]) -> list[str]:
             sys.exit('error: --config is missing; name a file of configs/')
         _CONFIG.value.to_dict()  # a file that cannot be read fails only when it is used
     except (AttributeError, KeyError) as error:  # of ml_collections, with a suggestion
+        if isinstance(error, AttributeError) and not isinstance(error.args[0], KeyError):
+            raise  # a fault of the file itself
         what = str(getattr(error.args[0], 'args', error.args)[0]).replace('\n', '. ')
-        sys.exit(f'error: configs/default.py, which lists all fields, has no {what}')
+        what = re.sub(
+            r'(Key "\S+") does not exist.*?(Did you mean.*)?$',
+            r'\1. \2',
+            what,
+        )
+        sys.exit(f'error: configs/default.py, which lists all fields, has no {what.strip()}')
     except (flags.Error, OSError, TypeError, ValueError) as error:
         # Of a config that fails, the whole traceback; what is wrong is said in its last line.
         sys.exit(

@@ -5,14 +5,15 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import jax
+import psutil
 from absl import logging
 from ml_collections import ConfigDict
 
 from cyclegan_jax import data, networks
 from cyclegan_jax.errors import UserError, check_at_least
 
-# Fields of the config that are counted here, and their least values; where none is given, they
-# are as large as 32 bits can count.
+# Fields of the config that count something, and their least values.
 _LEAST = {
     'seed': 0,
     'batch_size': 1,
@@ -27,7 +28,7 @@ _LEAST = {
     'evaluate_every': 0,
     'keep_checkpoints': 1,
 }
-_MOST = 2**31 - 1
+_MOST = 2**31 - 1  # the state counts steps in 32 bits
 
 
 def check_config(config: ConfigDict) -> None:
@@ -62,6 +63,38 @@ def check_config(config: ConfigDict) -> None:
             raise UserError(
                 f'optimizer.{name} is {config.optimizer[name]}; it must be at least 0 and below 1.'
             )
+
+
+def check_total_steps(total_steps: int) -> None:
+    """Raises UserError if the state, which counts its steps in 32 bits, cannot reach the last."""
+    if total_steps > _MOST:
+        raise UserError(
+            f'the run would take {total_steps} steps, and at most {_MOST} are counted; lower '
+            'schedule.num_epochs, or set max_steps.'
+        )
+
+
+def check_memory(state: Any) -> None:
+    """Whether a device can hold its part of the state: mostly of the pools, if they are long.
+
+    Args:
+      state: shapes with the places where they live, as `Program.state`.
+
+    Raises:
+      UserError: it cannot.
+    """
+    leaves = jax.tree.leaves(state)
+    parts = [math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves]
+    device = jax.local_devices()[0]
+    if device.platform == 'cpu':
+        needed, has = sum(parts) * jax.local_device_count(), psutil.virtual_memory().total
+    else:
+        needed, has = sum(parts), (device.memory_stats() or {}).get('bytes_limit', math.inf)
+    if needed > has:
+        raise UserError(
+            f'the state of this run takes {needed / 2**30:.1f} GiB, and the memory has '
+            f'{has / 2**30:.1f}; lower pool_size, generator.width or data.crop_size.'
+        )
 
 
 def check_accumulate(config: ConfigDict, devices: int) -> None:

@@ -23,8 +23,8 @@ def run_command(command: Callable[[], int], *, interrupted: str, out_of_memory: 
       out_of_memory: what to do if the memory of the device or of the host is too small.
 
     Returns:
-      The exit status: that of the command; 2 (or its `status`) for a UserError, 4 out of memory,
-      130 after Ctrl-C.
+      The exit status: that of the command; 2 (or its `status`) for a UserError, 4 out of memory.
+      After Ctrl-C it does not return: the process ends with 130.
     """
     set_up()
     import jax
@@ -42,14 +42,27 @@ def run_command(command: Callable[[], int], *, interrupted: str, out_of_memory: 
             raise
         tell(f'error: out of memory ({describe(error)}); {out_of_memory}')
         return 4
-    except RuntimeError as error:
-        if not str(error).startswith('Unable to initialize backend'):
+    except (RuntimeError, AssertionError):
+        if _has_devices():
             raise
-        tell(f'error: {describe(error)}; correct or unset JAX_PLATFORMS.')
+        wanted = os.environ.get('JAX_PLATFORMS')
+        tell(f'error: JAX_PLATFORMS is {wanted!r}, but JAX finds no such device; unset it.')
         return UserError.status
     except KeyboardInterrupt:
         tell(interrupted)
-        return 130
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        # Without a farewell: a compiler that still runs in its threads would crash on the way.
+        os._exit(130)
+
+
+def _has_devices() -> bool:
+    import jax
+
+    try:
+        return bool(jax.devices())
+    except (RuntimeError, AssertionError):  # the latter where nothing but a missing GPU is allowed
+        return False
 
 
 def set_up() -> None:

@@ -89,7 +89,9 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     steps_per_epoch = -(-dataset.epoch_length // config.batch_size)
     total_steps = config.schedule.num_epochs * steps_per_epoch
     total_steps = min(total_steps, config.max_steps or total_steps)
+    checks.check_total_steps(total_steps)
     program = make_program(config, nets, mesh, dataset.image_size, steps_per_epoch)
+    checks.check_memory(program.state)
     scorer = None
     if config.evaluate_every:
         scorer = Scorer(
