@@ -17,7 +17,7 @@ from workers import Workload, host_peak_memory
 
 sys.path.append(str(Path(__file__).parents[1]))  # configs is no part of the installed package
 from configs import default
-from cyclegan_jax import checks, interop, layers, process, sharding
+from cyclegan_jax import checks, interop, ops, process, sharding
 from cyclegan_jax.inference import Translator
 from cyclegan_jax.program import Program, make_networks, make_program
 
@@ -169,7 +169,7 @@ def _flops(network: nn.Module, size: int) -> float:
         nonlocal total
         y = call(*args, **kwargs)
         module = context.module
-        if isinstance(module, layers.Conv) and context.method_name == '__call__':
+        if isinstance(module, ops.Conv) and context.method_name == '__call__':
             # An up-convolution spreads each pixel that it takes, others gather for each they give.
             [x] = args
             pixels = (x if module.up else y)[..., 0].size

@@ -1,11 +1,85 @@
 """Loss terms: arrays in, float32 scalars out. Every reduction is a mean, as in the reference."""
 
+import math
+from collections.abc import Mapping
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
+
+from cyclegan_jax.errors import UserError, check_choice
 
 Array = jax.Array
 
 KINDS = ('lsgan', 'vanilla', 'hinge')
+
+
+class Outputs(NamedTuple):
+    """What one pass of the generators has made of a batch, each by the domain that it belongs to.
+
+    real: {'a', 'b'}: the batch, (n, h, w, c) in [-1, 1].
+    fake: what the generators made of the real images of the other domain.
+    cycled: what comes back: {'a': b2a(a2b(a)), 'b': a2b(b2a(b))}.
+    same: what a generator makes of its own target: {'a': b2a(a), 'b': a2b(b)}; {} if no term asks.
+    scores: what the discriminators say of `fake`, logits of any shape.
+    """
+
+    real: Mapping[str, Array]
+    fake: Mapping[str, Array]
+    cycled: Mapping[str, Array]
+    same: Mapping[str, Array]
+    scores: Mapping[str, Array]
+
+
+def adversarial(outputs: Outputs, gan: str) -> dict[str, Array]:
+    """How far the discriminators are from taking fakes for real, by generator (paper, 3.1)."""
+    return {
+        'a2b': generator_adversarial(gan, outputs.scores['b']),
+        'b2a': generator_adversarial(gan, outputs.scores['a']),
+    }
+
+
+def cycle(outputs: Outputs, gan: str) -> dict[str, Array]:
+    """How far the way there and back is from where it began (paper, 3.2)."""
+    return {domain: l1(outputs.cycled[domain], outputs.real[domain]) for domain in outputs.cycled}
+
+
+def identity(outputs: Outputs, gan: str) -> dict[str, Array]:
+    """How far a generator changes what is of its target domain already (paper, 5.2)."""
+    return {domain: l1(outputs.same[domain], outputs.real[domain]) for domain in outputs.same}
+
+
+# The generators' loss is the sum of these, each times `<name>_weight` of the config.
+TERMS = {'adversarial': adversarial, 'cycle': cycle, 'identity': identity}
+
+
+def generator_terms(outputs: Outputs, gan: str, weights: Mapping[str, float]) -> dict[str, Array]:
+    """{'cycle_a': ..., ..., 'total': ...}: each term as it enters the total, and the total.
+
+    Args:
+      gan: one of KINDS.
+      weights: by name of the term.
+    """
+    terms = {
+        f'{name}_{part}': weights[name] * loss
+        for name, term in TERMS.items()
+        for part, loss in term(outputs, gan).items()
+    }
+    return {**terms, 'total': sum(terms.values())}
+
+
+def term_weights(loss: Mapping) -> dict[str, float]:
+    """The weight of each of TERMS, from `config.loss`.
+
+    Raises:
+      UserError: a kind of adversarial loss that does not exist, or a weight that is not a number.
+    """
+    check_choice('loss.gan', loss['gan'], KINDS)
+    weights = {name: loss[f'{name}_weight'] for name in TERMS}
+    for name, weight in weights.items():
+        if not 0 <= weight < math.inf:
+            raise UserError(f'loss.{name}_weight is {weight}; it must be 0 or a positive number.')
+    return weights
 
 
 def generator_adversarial(kind: str, fake: Array) -> Array:
@@ -43,5 +117,5 @@ def discriminator_adversarial(kind: str, real: Array, fake: Array) -> Array:
 
 
 def l1(x: Array, y: Array) -> Array:
-    """Mean absolute difference: the cycle and the identity loss (paper, 3.2 and 5.2)."""
+    """Mean absolute difference."""
     return jnp.mean(jnp.abs(x - y))

@@ -20,7 +20,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cyclegan_jax.layers import Conv, instance_norm, reflect_pad
+from cyclegan_jax.ops import Conv, instance_norm, reflect_pad
 
 Array = jax.Array
 

@@ -68,7 +68,7 @@ def make_program(
     step = train_step.make_train_step(
         nets,
         optimizer,
-        **config.loss,
+        config.loss,
         accumulate=config.accumulate,
         # On a CPU a step at 128x128 takes 0.86 times as long in pairs, of a batch of 4 1.3 times.
         pair_calls=mesh.devices.flat[0].platform != 'cpu' or pixels < _PAIRED_PIXELS,

@@ -10,6 +10,7 @@ import optax
 from jax import lax
 
 from cyclegan_jax import losses
+from cyclegan_jax.errors import UserError
 from cyclegan_jax.networks import Networks
 from cyclegan_jax.train_state import TrainState
 
@@ -35,11 +36,8 @@ def make_translate(generator) -> Callable[[Mapping, Array], Array]:
 def make_train_step(
     networks: Networks,
     optimizer: optax.GradientTransformation,
+    loss: Mapping,
     *,
-    gan: str = 'lsgan',
-    adversarial_weight: float = 1.0,
-    cycle_weight: float = 10.0,
-    identity_weight: float = 5.0,
     accumulate: int = 1,
     pair_calls: bool,
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
@@ -49,8 +47,7 @@ def make_train_step(
     generators' own forward pass, through the pools: the reference's arithmetic.
 
     Args:
-      gan: adversarial loss, one of `losses.KINDS`.
-      adversarial_weight, cycle_weight, identity_weight: absolute; the paper's are 1, 10 and 5.
+      loss: `gan`, one of `losses.KINDS`, and the weight of each of `losses.TERMS`.
       accumulate: parts that a batch is cut into, one after the other on the device, where the whole
         does not fit. The gradients are the mean over the parts: those of the whole batch. Each
         device's share of the batch must be a multiple. Dropout alone is drawn differently.
@@ -63,24 +60,15 @@ def make_train_step(
       score that each discriminator gives, and the gradient's norm for each network.
 
     Raises:
-      ValueError: a loss that does not exist, or identity loss between unlike numbers of channels.
+      UserError: a loss that does not exist, or identity loss between unlike numbers of channels.
     """
-    if gan not in losses.KINDS:
-        raise ValueError(f'loss.gan is {gan!r}; choose one of {", ".join(losses.KINDS)}.')
-    weights = {
-        'adversarial': adversarial_weight,
-        'cycle': cycle_weight,
-        'identity': identity_weight,
-    }
-    for name, weight in weights.items():
-        if not 0 <= weight < float('inf'):
-            raise ValueError(f'loss.{name}_weight is {weight}; it must be 0 or a positive number.')
+    gan, weights = loss['gan'], losses.term_weights(loss)
     channels = {d: networks.generators[g].channels for d, g in (('a', 'b2a'), ('b', 'a2b'))}
-    if identity_weight and channels['a'] != channels['b']:
-        raise ValueError(
-            f'loss.identity_weight is {identity_weight}, but domain a has {channels["a"]} channels '
-            f'and b has {channels["b"]}: a generator cannot keep an image of the other kind; set '
-            'loss.identity_weight to 0.'
+    if weights['identity'] and channels['a'] != channels['b']:
+        raise UserError(
+            f'loss.identity_weight is {weights["identity"]}, but domain a has {channels["a"]} '
+            f'channels and b has {channels["b"]}: a generator cannot keep an image of the other '
+            'kind; set loss.identity_weight to 0.'
         )
 
     def call(network, params, *batches, **kwargs):
@@ -104,7 +92,7 @@ def make_train_step(
             return jax.random.fold_in(step_key, zlib.crc32(name.encode()))
 
         def generator_gradients(batch, part):
-            real_a, real_b = to_float(batch['a']), to_float(batch['b'])
+            real = {domain: to_float(images) for domain, images in batch.items()}
 
             def generate(params, direction, purpose, *batches):
                 key = key_for(f'{direction}/{purpose}')
@@ -112,33 +100,26 @@ def make_train_step(
                 network = networks.generators[direction]
                 return call(network, params[direction], *batches, train=True, rngs=rngs)
 
-            def loss(params):
-                if identity_weight:
-                    fake_b, same_b = generate(params, 'a2b', 'fake', real_a, real_b)
-                    fake_a, same_a = generate(params, 'b2a', 'fake', real_b, real_a)
+            def total(params):
+                if weights['identity']:
+                    fake_b, same_b = generate(params, 'a2b', 'fake', real['a'], real['b'])
+                    fake_a, same_a = generate(params, 'b2a', 'fake', real['b'], real['a'])
+                    same = {'a': same_a, 'b': same_b}
                 else:
-                    [fake_b] = generate(params, 'a2b', 'fake', real_a)
-                    [fake_a] = generate(params, 'b2a', 'fake', real_b)
+                    [fake_b] = generate(params, 'a2b', 'fake', real['a'])
+                    [fake_a] = generate(params, 'b2a', 'fake', real['b'])
+                    same = {}
                 [cycled_a] = generate(params, 'b2a', 'cycle', fake_b)
                 [cycled_b] = generate(params, 'a2b', 'cycle', fake_a)
                 [score_b] = discriminate(state.discriminators, 'b', fake_b)
                 [score_a] = discriminate(state.discriminators, 'a', fake_a)
-                adversarial = {
-                    'adversarial_a2b': losses.generator_adversarial(gan, score_b),
-                    'adversarial_b2a': losses.generator_adversarial(gan, score_a),
-                }
-                terms = {
-                    **{name: adversarial_weight * term for name, term in adversarial.items()},
-                    'cycle_a': cycle_weight * losses.l1(cycled_a, real_a),
-                    'cycle_b': cycle_weight * losses.l1(cycled_b, real_b),
-                }
-                if identity_weight:
-                    terms['identity_a'] = identity_weight * losses.l1(same_a, real_a)
-                    terms['identity_b'] = identity_weight * losses.l1(same_b, real_b)
-                terms['total'] = sum(terms.values())
-                return terms['total'], (terms, {'a': fake_a, 'b': fake_b})
+                fake, cycled = {'a': fake_a, 'b': fake_b}, {'a': cycled_a, 'b': cycled_b}
+                scores = {'a': score_a, 'b': score_b}
+                outputs = losses.Outputs(real, fake, cycled, same, scores)
+                terms = losses.generator_terms(outputs, gan, weights)
+                return terms['total'], (terms, fake)
 
-            grads, (terms, fakes) = jax.grad(loss, has_aux=True)(state.generators)
+            grads, (terms, fakes) = jax.grad(total, has_aux=True)(state.generators)
             return (grads, terms), fakes
 
         (generator_grads, terms), fakes = _by_parts(generator_gradients, batch, accumulate)
@@ -151,7 +132,7 @@ def make_train_step(
         def discriminator_gradients(batches, _):
             batch, fakes = batches
 
-            def loss(params):
+            def total(params):
                 terms, scores = {}, {}
                 for domain, images in batch.items():
                     real, fake = discriminate(params, domain, to_float(images), fakes[domain])
@@ -160,7 +141,7 @@ def make_train_step(
                     scores[f'fake_{domain}'] = jnp.mean(fake)
                 return sum(terms.values()), (terms, scores)
 
-            grads, (terms, scores) = jax.grad(loss, has_aux=True)(state.discriminators)
+            grads, (terms, scores) = jax.grad(total, has_aux=True)(state.discriminators)
             return (grads, terms, scores), ()
 
         (discriminator_grads, judged, scores), () = _by_parts(

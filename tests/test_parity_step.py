@@ -14,6 +14,7 @@ import numpy as np
 import optax
 import pytest
 
+from configs import default
 from cyclegan_jax.image_pool import ImagePool
 from cyclegan_jax.interop import from_state_dict
 from cyclegan_jax.networks import make_networks
@@ -28,6 +29,7 @@ POOL_SIZE = 4
 SIDE = 32
 GENERATOR = {'width': 8, 'num_blocks': 1}
 DISCRIMINATOR = {'width': 8, 'num_layers': 2}
+LOSS = default.get_config().loss
 SCHEDULE = {'num_epochs': 4, 'decay_start_epoch': 2, 'steps_per_epoch': 5}  # decays within the run
 
 
@@ -139,7 +141,7 @@ def test_twenty_updates_follow_pytorch():
         pools={d: ImagePool.create(POOL_SIZE, (1, SIDE, SIDE, 3)) for d in 'ab'},
         key=jax.random.key(7),
     )
-    step = jax.jit(make_train_step(networks, optimizer, pair_calls=False))
+    step = jax.jit(make_train_step(networks, optimizer, LOSS, pair_calls=False))
 
     rng = np.random.default_rng(0)
     swaps = 0

@@ -7,6 +7,7 @@ import optax
 import pytest
 from jax.sharding import AxisType, PartitionSpec
 
+from configs import default
 from cyclegan_jax import networks, sharding, train_state, train_step
 
 NETS = networks.make_networks(
@@ -14,6 +15,7 @@ NETS = networks.make_networks(
 )
 SHAPE = (8, 16, 16, 3)
 ADAM = optax.adam(2e-4, b1=0.5, b2=0.999)
+LOSS = default.get_config().loss.to_dict()
 
 
 def batches(steps, seed=0):
@@ -36,7 +38,7 @@ def run(steps=3, devices=1, pool_size=16, nets=NETS, pair_calls=False, **loss):
     places = train_state.state_sharding(mesh, jax.eval_shape(lambda: create(pool_size)))
     state = jax.jit(lambda: create(pool_size), out_shardings=places)()
     step = jax.jit(
-        train_step.make_train_step(nets, ADAM, pair_calls=pair_calls, **loss),
+        train_step.make_train_step(nets, ADAM, LOSS | loss, pair_calls=pair_calls),
         in_shardings=(places, sharding.split(mesh)),
         out_shardings=(places, sharding.replicated(mesh)),
     )
@@ -131,7 +133,7 @@ def test_parts_draw_different_dropout():
         {'width': 4, 'num_layers': 2},
     )
     same = {d: np.broadcast_to(images[:1], SHAPE) for d, images in batches(1)[0].items()}
-    step = jax.jit(train_step.make_train_step(nets, ADAM, accumulate=2, pair_calls=False))
+    step = jax.jit(train_step.make_train_step(nets, ADAM, LOSS, accumulate=2, pair_calls=False))
     pools = step(create(), same)[0].pools
     first, second = pools['b'].images[0, 0], pools['b'].images[1, 0]  # of part 0 and part 1
     assert np.abs(first - second).max() > 1e-3
@@ -239,12 +241,12 @@ def test_bfloat16_changes_the_arithmetic_but_not_the_state(baseline):
 def test_unlike_channels_need_an_identity_weight_of_0():
     nets = networks.make_networks({'a': 3, 'b': 1}, {'width': 4, 'num_blocks': 0}, {'width': 4})
     with pytest.raises(ValueError, match=r'a has 3 channels and b has 1.*identity_weight to 0'):
-        train_step.make_train_step(nets, ADAM, pair_calls=False)
+        train_step.make_train_step(nets, ADAM, LOSS, pair_calls=False)
     shapes = {'a': (1, 32, 32, 3), 'b': (1, 32, 32, 1)}
     state = jax.eval_shape(
         lambda: train_state.create(nets, ADAM, jax.random.key(0), image_shapes=shapes, pool_size=2)
     )
-    step = train_step.make_train_step(nets, ADAM, pair_calls=True, identity_weight=0.0)
+    step = train_step.make_train_step(nets, ADAM, LOSS | {'identity_weight': 0.0}, pair_calls=True)
     images = {d: jax.ShapeDtypeStruct(s, jnp.uint8) for d, s in shapes.items()}
     _, metrics = jax.eval_shape(step, state, images)
     assert 'generator/identity_a' not in metrics
@@ -254,7 +256,7 @@ def test_unlike_channels_need_an_identity_weight_of_0():
 def test_mistakes_in_the_loss_are_told(loss):
     [(name, value)] = loss.items()
     with pytest.raises(ValueError, match=f'loss.{name} is {value!r}'):
-        train_step.make_train_step(NETS, ADAM, pair_calls=False, **loss)
+        train_step.make_train_step(NETS, ADAM, LOSS | loss, pair_calls=False)
 
 
 def test_uint8_survives_the_way_to_float_and_back():

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from cyclegan_jax import winograd
+from cyclegan_jax.ops import winograd
 
 Array = jax.Array
 Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros: (above, below), (left, right)

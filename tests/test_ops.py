@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from jax import lax
 
-from cyclegan_jax import cpu_conv, layers, winograd
+from cyclegan_jax import ops
+from cyclegan_jax.ops import convolution, cpu, winograd
 
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -50,19 +51,56 @@ def reference(x, kernel, stride, padding):
         )
 
 
-@pytest.mark.parametrize('cache', ['holds the arrays', 'is too small'])
+@pytest.fixture(params=['cpu', 'cpu, arrays beyond its cache', 'accelerator'])
+def form(request, monkeypatch):
+    """The forms of a convolution, and of its gradients, that a platform can get."""
+    if request.param == 'accelerator':
+
+        def elsewhere(on_cpu, elsewhere, *arrays, **static):
+            return elsewhere(*arrays, **static)
+
+        monkeypatch.setattr(convolution, '_by_platform', elsewhere)
+    elif request.param != 'cpu':
+        monkeypatch.setattr(cpu, '_QUICK_VALUES', 0)
+    jax.clear_caches()  # of traces of another form
+    yield request.param
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize(('size', 'stride', 'padding', 'inputs', 'outputs'), CONVOLUTIONS)
-def test_conv_is_the_convolution(monkeypatch, cache, size, stride, padding, inputs, outputs):
-    if cache == 'is too small':  # which chooses another form of the kernel's gradient
-        monkeypatch.setattr(cpu_conv, '_QUICK_VALUES', 0)
+def test_conv_is_the_convolution(form, size, stride, padding, inputs, outputs):
     x, kernel = arrays((2, 9, 12, inputs), (size, size, inputs, outputs))
     pads = (padding, padding)
-    assert_same_with_gradients(
-        lambda x, kernel: layers.conv(x, kernel, stride, pads),
-        lambda x, kernel: reference(x, kernel, stride, pads),
-        x,
-        kernel,
+
+    def conv(x, kernel):
+        return ops.conv(x, kernel, stride, pads)
+
+    assert_same_with_gradients(conv, lambda x, k: reference(x, k, stride, pads), x, kernel)
+    if form == 'accelerator':
+        text = str(jax.make_jaxpr(jax.grad(lambda *a: conv(*a).sum(), (0, 1)))(x, kernel))
+        assert 'platform_index' not in text, 'its own form was traced, not a choice'
+
+
+@pytest.mark.parametrize(('size', 'stride', 'padding', 'inputs', 'outputs'), CONVOLUTIONS)
+def test_conv_in_bfloat16_is_near(form, size, stride, padding, inputs, outputs):
+    """Products of eight bits, sums of more: within the rounding of the type."""
+    x, kernel = arrays((2, 9, 12, inputs), (size, size, inputs, outputs))
+    pads = (padding, padding)
+
+    def results(conv, *args):
+        y, pullback = jax.vjp(conv, *args)
+        return y, *pullback(jnp.ones_like(y))
+
+    got = results(
+        lambda x, kernel: ops.conv(x, kernel, stride, pads),
+        x.astype(jnp.bfloat16),
+        kernel.astype(jnp.bfloat16),
     )
+    wanted = results(lambda x, kernel: reference(x, kernel, stride, pads), x, kernel)
+    for ours, theirs in zip(got, wanted, strict=True):
+        assert ours.dtype == jnp.bfloat16
+        error = np.abs(np.asarray(ours, np.float32) - theirs).max()
+        assert error < 0.03 * np.abs(theirs).max()
 
 
 @pytest.mark.parametrize(('height', 'width'), [(1, 1), (4, 8), (5, 11)])
@@ -91,20 +129,20 @@ def test_up_conv_spreads_each_pixel_over_its_window(size):
                 y = y.at[:, k : k + 2 * h : 2, m : m + 2 * w : 2].add(spread[:, :, :, k, m])
         return y[:, 1 : 2 * h + 1, 1 : 2 * w + 1]  # padding 1 cuts the rim
 
-    assert_same_with_gradients(layers.up_conv, plain, x, kernel)
+    assert_same_with_gradients(ops.up_conv, plain, x, kernel)
 
 
 def test_reflect_pad_mirrors_without_repeating_the_edge():
     row = jnp.arange(4.0).reshape(1, 1, 4, 1).repeat(4, axis=1)
-    np.testing.assert_array_equal(layers.reflect_pad(row, 2)[0, 0, :, 0], [2, 1, 0, 1, 2, 3, 2, 1])
+    np.testing.assert_array_equal(ops.reflect_pad(row, 2)[0, 0, :, 0], [2, 1, 0, 1, 2, 3, 2, 1])
 
 
 def test_instance_norm_normalises_each_image_and_channel():
     [x] = arrays((2, 8, 8, 3))
-    y = layers.instance_norm(5 * x + 100)
+    y = ops.instance_norm(5 * x + 100)
     np.testing.assert_allclose(y.mean((1, 2)), 0, atol=1e-5)
     np.testing.assert_allclose(y.var((1, 2)), 1, atol=1e-4)
-    np.testing.assert_allclose(y[:1], layers.instance_norm(5 * x[:1] + 100), atol=1e-5)
+    np.testing.assert_allclose(y[:1], ops.instance_norm(5 * x[:1] + 100), atol=1e-5)
 
 
 def test_instance_norm_is_exact_on_almost_flat_images():
@@ -113,13 +151,13 @@ def test_instance_norm_is_exact_on_almost_flat_images():
     x = 1000 + 0.01 * noise
     x64 = np.asarray(x, np.float64)
     expected = (x64 - x64.mean()) / np.sqrt(x64.var() + 1e-5)
-    np.testing.assert_allclose(layers.instance_norm(x), expected, atol=1e-2)
-    np.testing.assert_array_equal(layers.instance_norm(jnp.full((1, 4, 4, 1), 7.0)), 0)
+    np.testing.assert_allclose(ops.instance_norm(x), expected, atol=1e-2)
+    np.testing.assert_array_equal(ops.instance_norm(jnp.full((1, 4, 4, 1), 7.0)), 0)
 
 
 def test_instance_norm_keeps_its_statistics_in_float32():
     [x] = arrays((1, 64, 64, 1))
-    y = layers.instance_norm((x + 3).astype(jnp.bfloat16))
+    y = ops.instance_norm((x + 3).astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16
     assert abs(float(y.astype(jnp.float32).mean())) < 2e-3
 
@@ -128,7 +166,7 @@ def test_winograd_serves_bfloat16_too():
     x, kernel = (y.astype(jnp.bfloat16) for y in arrays((1, 6, 6, 64), (3, 3, 64, 64)))
 
     def loss(x, kernel):
-        y = layers.conv(x, kernel, 1, ((0, 0), (0, 0)))
+        y = ops.conv(x, kernel, 1, ((0, 0), (0, 0)))
         assert y.dtype == jnp.bfloat16
         return jnp.sum(y.astype(jnp.float32) ** 2), y
 
@@ -139,14 +177,14 @@ def test_winograd_serves_bfloat16_too():
 
 
 def test_conv_computes_in_its_dtype_and_keeps_float32_parameters():
-    conv = layers.Conv(4, 3, bias=True, dtype=jnp.bfloat16)
+    conv = ops.Conv(4, 3, bias=True, dtype=jnp.bfloat16)
     output, variables = conv.init_with_output(jax.random.key(0), jnp.ones((1, 8, 8, 3)))
     assert output.dtype == jnp.bfloat16
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype('float32')}
 
 
 def test_initial_weights_have_the_references_spread():
-    variables = layers.Conv(64, 7, bias=True).init(jax.random.key(0), jnp.ones((1, 8, 8, 64)))
+    variables = ops.Conv(64, 7, bias=True).init(jax.random.key(0), jnp.ones((1, 8, 8, 64)))
     kernel = variables['params']['kernel']
     assert abs(float(kernel.std()) - 0.02) < 2e-4 and abs(float(kernel.mean())) < 2e-4
     assert not variables['params']['bias'].any()

@@ -1,55 +1,33 @@
-"""The arithmetic that must be fast: convolutions, up-convolution, instance norm, reflection pad.
+"""Convolutions, each with the form that the platform is fast at behind one function.
 
 Images are NHWC, kernels HWIO. Parameters are float32; `dtype` is the type that convolutions compute
-in. Each layer that has a special form for speed has it here, behind one function.
+in.
 """
 
 import functools
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cyclegan_jax import cpu_conv
+from cyclegan_jax.ops import cpu
 
 Array = jax.Array
-
-
-def reflect_pad(x: Array, width: int) -> Array:
-    """Mirrors `width` pixels at each side, the edge itself not repeated: (n, h + 2w, w + 2w, c)."""
-    return jnp.pad(x, ((0, 0), (width, width), (width, width), (0, 0)), mode='reflect')
-
-
-def instance_norm(x: Array, epsilon: float = 1e-5) -> Array:
-    """Normalises each channel of each image to mean 0, variance 1 (Ulyanov et al. 2016).
-
-    There are no learnt scales, as in the reference. Statistics are float32, and the variance is
-    exact, not E[x^2] - E[x]^2, which cancels badly on flat images.
-    """
-    y = x.astype(jnp.float32)
-    y = y - jnp.mean(y, axis=(1, 2), keepdims=True)
-    variance = jnp.mean(jnp.square(y), axis=(1, 2), keepdims=True)
-    return (y * lax.rsqrt(variance + epsilon)).astype(x.dtype)
 
 
 # Jitted, and its gradients below, so that one of the many alike is traced once: a step is ready for
 # the compiler in half the time.
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def conv(x: Array, kernel: Array, stride: int, padding: cpu_conv.Padding) -> Array:
+def conv(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Array:
     """Convolution with zeros at the sides: (n, h, w, i), (k, k, i, o) to (n, h', w', o).
 
-    Accelerators have a fast form of it, CPUs have not: see `cpu_conv`, which makes the whole step
-    1.8 times faster there.
+    Accelerators have a fast form of it, CPUs have not: see `cpu`, which makes the whole step 1.8
+    times faster there.
     """
-    static = {'stride': stride, 'padding': padding}
-    return lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(cpu_conv.convolve, **static),
-        default=functools.partial(cpu_conv.plain, **static),
-    )
+    return _by_platform(cpu.convolve, cpu.plain, x, kernel, stride=stride, padding=padding)
 
 
 def _conv_fwd(x, kernel, stride, padding):
@@ -58,13 +36,21 @@ def _conv_fwd(x, kernel, stride, padding):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _conv_bwd(stride, padding, residuals, gradient):
-    static = {'stride': stride, 'padding': padding}
+    forms = cpu.gradients, _plain_gradients
+    return _by_platform(*forms, *residuals, gradient, stride=stride, padding=padding)
 
-    def default(x, kernel, gradient):
-        return jax.vjp(functools.partial(cpu_conv.plain, **static), x, kernel)[1](gradient)
 
-    cpu = functools.partial(cpu_conv.gradients, **static)
-    return lax.platform_dependent(*residuals, gradient, cpu=cpu, default=default)
+def _plain_gradients(x, kernel, gradient, **static):
+    return jax.vjp(functools.partial(cpu.plain, **static), x, kernel)[1](gradient)
+
+
+def _by_platform(on_cpu: Callable, elsewhere: Callable, *arrays: Array, **static):
+    """The one place where a form is chosen: by the platform that a program is compiled for."""
+    return lax.platform_dependent(
+        *arrays,
+        cpu=functools.partial(on_cpu, **static),
+        default=functools.partial(elsewhere, **static),
+    )
 
 
 conv.defvjp(_conv_fwd, _conv_bwd)
@@ -103,8 +89,8 @@ def _up_conv_bwd(residuals, gradient):
     def down_conv(kernel):
         return conv(gradient, kernel, 2, ((1, 1), (1, 1)))
 
-    x_gradient, kernel_vjp = jax.vjp(down_conv, cpu_conv.adjoint(kernel))
-    return x_gradient, cpu_conv.adjoint(kernel_vjp(x)[0])
+    x_gradient, kernel_vjp = jax.vjp(down_conv, cpu.adjoint(kernel))
+    return x_gradient, cpu.adjoint(kernel_vjp(x)[0])
 
 
 up_conv.defvjp(_up_conv_fwd, _up_conv_bwd)
