@@ -3,7 +3,10 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -47,6 +50,28 @@ def flush(path: Path) -> None:
         os.fsync(handle)
     finally:
         os.close(handle)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError unless files can be written in a folder, or it does not exist yet."""
+    if not os.path.lexists(folder):
+        return
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(4096))  # a full disk still makes empty files
+    except OSError as error:
+        link = f' (a link to {folder.readlink()})' if folder.is_symlink() else ''
+        raise UserError(
+            f'{folder}{link} cannot be written: {error.strerror}; make it a folder that can be, or '
+            'choose another.'
+        ) from error
+
+
+def free(folder: Path) -> tuple[int, float]:
+    """Bytes, and files, that can still be written in a folder."""
+    stat = os.statvfs(folder) if hasattr(os, 'statvfs') else None
+    files = stat.f_favail if stat and stat.f_files else math.inf  # not all file systems count them
+    return shutil.disk_usage(folder).free, files
 
 
 def write_json(path: str | Path, obj: Any) -> None:
