@@ -29,6 +29,7 @@ FORMAT = 1
 
 _NETWORKS = ('generators', 'discriminators')
 _REST = 'training'
+_PARTS = (*_NETWORKS, _REST)
 _ELSEWHERE = {'file': 'best.json'}  # where it stood up to 0.1.0
 
 # For a failed write orbax logs a traceback from each of its threads, hundreds of lines, before it
@@ -91,7 +92,7 @@ def inspect(path: Path) -> Saved:
             f'{path} is of format {version}, and this program reads up to {FORMAT}; update '
             'cyclegan_jax to the version that wrote it.'
         )
-    parts = [found.metadata.get(part) for part in (*_NETWORKS, _REST)]
+    parts = [found.metadata.get(part) for part in _PARTS]
     whole = all(parts) and all(hasattr(leaf, 'shape') for leaf in jax.tree.leaves(parts))
     if found.commit_timestamp_nsecs is None or not whole:
         raise DamagedError(f'{path} is incomplete.')
@@ -130,7 +131,10 @@ def load_networks(
 
 
 def check_readable(saved: Saved) -> None:
-    """Reads all arrays, and raises DamagedError if that cannot be done."""
+    """Reads all arrays of one without sums, and raises DamagedError if that cannot be done."""
+    # Where these are gone, the key comes back as plain numbers.
+    if not all((saved.path / part / 'array_metadatas').is_dir() for part in _PARTS):
+        raise DamagedError(f'{saved.path} is incomplete.')
     _load_on_one_device(saved.path, saved.shapes)
 
 
@@ -201,7 +205,10 @@ def _reading(path: Path) -> Iterator[None]:
         yield
     except Exception as error:
         blame = CheckpointError if manifest.is_sealed(path) else DamagedError
-        raise blame(f'{path} could not be read: {describe(error)}') from error
+        reason = error
+        while reason.__cause__ is not None:  # orbax wraps it in what says little
+            reason = reason.__cause__
+        raise blame(f'{path} could not be read: {describe(reason)}') from error
 
 
 def _describe(fields: Mapping[str, Any]) -> dict[str, str]:

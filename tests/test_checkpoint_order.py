@@ -72,18 +72,23 @@ class Killed(BaseException):
     """Passes where an error would be told."""
 
 
-def die(*_, **__):
-    raise Killed
+def half_written(checkpoints, step, size, wait):
+    wait()
+    unfinished = checkpoints.directory / f'{step}.tmp'
+    shutil.rmtree(unfinished / 'training')
+    unfinished.rename(unfinished.with_suffix('.tmp.orbax-checkpoint-tmp'))
+    return True
 
 
-# Where, and whether the new checkpoint is there then.
+# Where step 3 replaces step 2: what is called there, for which arguments, and whether 3 is there.
 KILLS = {
-    'while orbax writes': (checkpoint_format.ocp.AsyncResponse, 'result', False),
-    'before the sums': (manifest, 'seal', False),
-    'before the rename': (Path, 'rename', False),
-    'after the rename': (checkpoint, 'flush', True),
-    'before the note': (checkpoint, 'write_json', True),
-    'while the old one is deleted': (shutil, 'rmtree', True),
+    'while orbax writes': (Checkpoints, '_finish', half_written, False),
+    'before the sums': (manifest, 'seal', lambda _: True, False),
+    'before the rename': (Path, 'rename', lambda path, target: path.name == '3.tmp', False),
+    'after the rename': (checkpoint, 'flush', lambda _: True, True),
+    'before the note': (checkpoint, 'write_json', lambda *_: True, True),
+    'before the old one goes': (Path, 'rename', lambda path, target: path.name == '2', True),
+    'while the old one goes': (shutil, 'rmtree', lambda path: Path(path).name == '2.tmp', True),
 }
 
 
@@ -93,25 +98,26 @@ class TestKill:
     def test_leaves_the_old_or_the_new_and_knows_the_best(
         self, one, place, new_is_best, monkeypatch
     ):
-        save(one, 2)  # so that there is one to delete, which is not the best
+        save(one, 2)
         one.wait()
-        thing, name, there = KILLS[place]
+        owner, name, here, new_is_there = KILLS[place]
+        call = getattr(owner, name)
+
+        def killed(*args, **kwargs):
+            if here(*args):
+                raise Killed
+            return call(*args, **kwargs)
+
         with monkeypatch.context() as patch:
-            if place == 'while orbax writes':
-                thing, name = one, '_finish'
-            elif place == 'while the old one is deleted':
-                thing, name = checkpoint.shutil, 'rmtree'
-            save_with = one._make_ready
-            patch.setattr(
-                one, '_make_ready', lambda *a: save_with(*a) and not patch.setattr(thing, name, die)
-            )
+            patch.setattr(owner, name, killed)
             save(one, 3, value=20.0 if new_is_best else None)
             with pytest.raises(Killed):
                 one.wait()
+
         again = Checkpoints(one.directory, keep=1)
-        assert again.newest_good() == (3 if there else 2)
+        assert again.newest_good() == (3 if new_is_there else 2)
         record = again.best_record()
-        if there and new_is_best:
+        if new_is_there and new_is_best:
             assert record == {'step': 3, 'score': 'psnr_a2b', 'value': 20.0}
         else:
             assert record == {'step': 1, 'score': 'psnr_a2b', 'value': 10.0}
@@ -121,7 +127,7 @@ class TestKill:
         assert equal(restored, make(step))
         assert metadata == METADATA | {'saved_at': step}
         assert not list(one.directory.glob('*tmp*'))
-        # And the next save keeps what this one should have kept.
+        # The next save keeps what this one should have kept.
         save(again, 4)
         again.close()
         assert again.steps() == [record['step'], 4]
