@@ -18,6 +18,7 @@ Which checkpoint is the best so far stands in the metadata of each, and so is co
 
 import contextlib
 import functools
+import math
 import re
 import shutil
 from collections.abc import Callable, Iterator, Mapping
@@ -68,11 +69,8 @@ class Checkpoints(contextlib.AbstractContextManager):
         return checkpoint_format.inspect(self._path(step)).metadata
 
     def best_record(self) -> dict | None:
-        """{'step', ...}: what was given to `save` with the best checkpoint, if it is there.
-
-        To be asked after `newest_good`.
-        """
-        return _on_first(lambda: self._best_record(self.latest()))
+        """{'step', ...}: what was given to `save` with the best checkpoint, if it is there."""
+        return _on_first(self._best_record)
 
     def best(self) -> int:
         """Step of the best checkpoint; raises CheckpointError if there is none."""
@@ -97,7 +95,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         if not _on_first(lambda: self._make_ready(step, size)):
             return
-        self.wait()
+        self.wait()  # process 0 has, to tell the others if it failed
         record = {'step': step, **best} if best is not None else self.best_record()
         with self._writing(step, size):
             response = checkpoint_format.write(self._unfinished(step), state, metadata, record)
@@ -222,7 +220,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         self._unfinished(step).rename(self._path(step))
         flush(self.directory)
         write_json(self._note, {'newest': step})  # flushes where both are named, too
-        best = (self._best_record(step) or {}).get('step')
+        best = (self._best_record() or {}).get('step')
         for old in self.steps()[: -self._keep]:
             if old != best:
                 # By one rename, so that no reader takes half of it for a checkpoint.
@@ -244,14 +242,17 @@ class Checkpoints(contextlib.AbstractContextManager):
             ) from error
 
     def _remove_unfinished(self) -> None:
-        for path in self.directory.glob('[0-9]*.*tmp*'):  # also '<step>.orbax-checkpoint-tmp'
-            shutil.rmtree(path, ignore_errors=True)
+        for pattern in ('[0-9]*.tmp', '[0-9]*.orbax-checkpoint-tmp*'):
+            for path in self.directory.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
 
-    def _best_record(self, newest: int | None) -> dict | None:
-        if newest is None:
-            return None
-        record = checkpoint_format.inspect(self._path(newest)).best_record()
-        return record if record and record['step'] in self.steps() else None
+    def _best_record(self, newest: float = math.inf) -> dict | None:
+        steps = self.steps()
+        for step in reversed([step for step in steps if step <= newest]):
+            with contextlib.suppress(CheckpointError):  # that of the one before is as good
+                record = checkpoint_format.inspect(self._path(step)).best_record()
+                return record if record and record['step'] in steps else None
+        return None
 
     def _find_good(self) -> int | None:
         check_writable(self.directory)
@@ -262,10 +263,9 @@ class Checkpoints(contextlib.AbstractContextManager):
             except DamagedError as error:
                 self._set_aside(step, error)
                 continue
-            for newer in self.steps():
-                if newer > step:
-                    self._set_aside(newer, 'it has no SHA256SUMS, which one before it has')
-            self._best_record(step)  # to be told now if it cannot be read
+            for newer in [s for s in self.steps() if s > step]:
+                self._set_aside(newer, 'it has no SHA256SUMS, which one before it has')
+            self._best_record()  # to be told now if it cannot be read
             return step
         if damaged := sorted(path.name for path in self.directory.glob('*.damaged')):
             raise CheckpointError(
@@ -307,8 +307,8 @@ class Checkpoints(contextlib.AbstractContextManager):
     def _verify(self, step: int) -> None:
         """Raises DamagedError unless the files are those that were written, as far as known."""
         path = self._path(step)
-        known, self._verified = self._verified == step, None
-        if known:
+        known, self._verified = self._verified, None
+        if step == known:
             return
         if damaged := manifest.is_sealed(path) and manifest.first_damaged(path):
             raise DamagedError(f'{damaged} is gone or has changed since it was written.')
@@ -318,7 +318,7 @@ class Checkpoints(contextlib.AbstractContextManager):
                 checkpoint_format.check_readable(saved)
             logging.warning('%s has no SHA256SUMS: what it holds cannot be verified.', path)
 
-    def _pass_over(self, step: int, error: Exception) -> None:
+    def _pass_over(self, step: int, error: DamagedError) -> None:
         if self._path(step).exists():  # or else the run has just deleted it
             logging.warning('Passing over a damaged checkpoint: %s', error)
 

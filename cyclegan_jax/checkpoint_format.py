@@ -30,7 +30,6 @@ FORMAT = 1
 _NETWORKS = ('generators', 'discriminators')
 _REST = 'training'
 _PARTS = (*_NETWORKS, _REST)
-_ELSEWHERE = {'file': 'best.json'}  # where it stood up to 0.1.0
 
 # For a failed write orbax logs a traceback from each of its threads, hundreds of lines, before it
 # raises the same error to us; for a good one, twenty lines of progress.
@@ -49,18 +48,20 @@ class DamagedError(CheckpointError):
 class Saved:
     """What a checkpoint says of itself.
 
+    version: FORMAT of the program that wrote it; 0 if that wrote none.
     shapes: fields of the state; leaves have `shape` and `dtype`.
     metadata: what the run saved with it.
     """
 
     path: Path
+    version: int
     shapes: dict[str, Any]
     metadata: dict
     _best: dict | None
 
     def best_record(self) -> dict | None:
         """{'step', ...} of the best checkpoint until then, if any."""
-        return self._best if self._best != _ELSEWHERE else _read_best(self.path.parent)
+        return self._best if self.version else _read_best(self.path.with_name('best.json'))
 
 
 def write(path: Path, state: Any, metadata: Mapping, best: Mapping | None) -> ocp.AsyncResponse:
@@ -86,7 +87,7 @@ def inspect(path: Path) -> Saved:
     with _reading(path):
         found = ocp.checkpointables_metadata(path)
     metadata = dict(found.custom_metadata or {})
-    version = metadata.pop('format', 0)
+    version, best = metadata.pop('format', 0), metadata.pop('best', None)
     if not isinstance(version, int) or version > FORMAT:
         raise CheckpointError(
             f'{path} is of format {version}, and this program reads up to {FORMAT}; update '
@@ -96,8 +97,7 @@ def inspect(path: Path) -> Saved:
     whole = all(parts) and all(hasattr(leaf, 'shape') for leaf in jax.tree.leaves(parts))
     if found.commit_timestamp_nsecs is None or not whole:
         raise DamagedError(f'{path} is incomplete.')
-    best = metadata.pop('best', None) if version else _ELSEWHERE
-    return Saved(path, _merge(found.metadata), metadata, best)
+    return Saved(path, version, _merge(found.metadata), metadata, best)
 
 
 def load(saved: Saved, abstract_state: Any, later: Mapping[str, Callable[[Mapping], Any]]) -> Any:
@@ -153,9 +153,9 @@ def _load(path: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
         return _merge(ocp.load_checkpointables(path, _split(shapes)))
 
 
-def _flat(networks: Mapping[str, Mapping]) -> dict[str, Any]:
-    """{'generators': {'a2b', 'b2a'}, ...} without the upper names."""
-    return {name: params for group in networks.values() for name, params in group.items()}
+def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The networks among the fields, by their own names, generators first."""
+    return {k: v for name in _NETWORKS if name in fields for k, v in fields[name].items()}
 
 
 def _require_fit(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -190,8 +190,7 @@ def _merge(parts: Mapping[str, Any]) -> dict[str, Any]:
     return {name: part for name, part in parts.items() if name != _REST} | parts.get(_REST, {})
 
 
-def _read_best(directory: Path) -> dict | None:
-    path = directory / _ELSEWHERE['file']
+def _read_best(path: Path) -> dict | None:
     if not path.exists():
         return None
     record = read_json(path)

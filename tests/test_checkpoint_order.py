@@ -168,6 +168,14 @@ class TestBest:
         assert one.newest_good() == 2
         assert one.best_record() is None
 
+    def test_that_of_the_one_before_serves_if_the_newest_is_damaged_since(self, one):
+        save(one, 2)
+        one.wait()
+        (one.directory / '2' / '_CHECKPOINT_METADATA').write_text('')
+        save(one, 3)
+        one.wait()
+        assert one.best() == 1
+
 
 class TestDeletedWhileRead:
     """The run may delete a checkpoint at any time of its reading."""
