@@ -1,67 +1,60 @@
-"""Checkpoints of a run: written in the background, committed at once, verified when read.
+"""The checkpoints of a run: written in the background, committed at once, verified when read.
 
-The only door to orbax. A checkpoint is a directory named by the number of finished updates, and
-appears by a single rename once all is written:
+A checkpoint is a directory named by the number of finished updates. It is made in this order, each
+step on the disk before the next, so that neither a kill nor a loss of power costs one that was
+there before:
 
-    generators/      parameters of a2b and b2a: all that translation and evaluation read
-    discriminators/  parameters of a and b
-    training/        the rest of the state
-    SHA256SUMS       of every file above; `sha256sum -c SHA256SUMS` checks it by hand
+1. orbax writes `<step>.tmp`, and flushes only some of it.
+2. All of it is flushed, and the sums are written.
+3. It is renamed to `<step>`: from here on it is a checkpoint.
+4. `checkpoints.json` notes, beside the directory, that there was one.
+5. Older ones are renamed to `<step>.tmp`, and deleted.
 
-orbax restores a flipped bit without a word, so the sums are what tells good from damaged. They are
-written after the commit. A checkpoint without them, because the process died in between, is used
-if it can be read; a damaged one is renamed to `<step>.damaged` and the one before it is used.
+orbax's own Checkpointer cannot keep this order: what its PreservationPolicy gives up, it deletes
+as soon as it has renamed the next.
+
+Which checkpoint is the best so far stands in the metadata of each, and so is committed with it.
 """
 
 import contextlib
-import dataclasses
-import json
+import functools
+import math
 import re
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
 from absl import logging
-from jax.experimental import multihost_utils
-from orbax.checkpoint import v1 as ocp
 
-from cyclegan_jax import manifest
-from cyclegan_jax.storage import write_json
+from cyclegan_jax import checkpoint_format, manifest, sharding
+from cyclegan_jax.checkpoint_format import CheckpointError, DamagedError
+from cyclegan_jax.errors import check_at_least, describe, shortlist
+from cyclegan_jax.storage import check_writable, flush, free, write_json
 
-_BEST = 'best.json'
+_MOST_FILES = 100  # and folders, in a checkpoint; there are about 50
 
-# For a failed write orbax logs a traceback from each of its threads, hundreds of lines, before it
-# raises the same error to us; for a good one, twenty lines of progress.
-logging.get_absl_logger().addFilter(lambda record: '/orbax/checkpoint/' not in record.pathname)
-
-
-class CheckpointError(ValueError):
-    """A checkpoint cannot be written, found or used; the message is one line."""
-
-
-class DamagedError(CheckpointError):
-    """The files of a checkpoint are not what was written."""
+_on_first = functools.partial(sharding.on_first, error=CheckpointError)
 
 
 class Checkpoints(contextlib.AbstractContextManager):
-    """The checkpoints of one run, in one directory; the newest `keep` (at least 1) stay.
+    """The checkpoints of one run, in one directory; the newest `keep` and the best stay.
 
-    With several processes all make the same calls, on a directory that they share. `save`,
-    `newest_good` and `restore` change the directory and belong to the run that trains. The other
-    methods only read, and may be called beside it.
+    With several processes all make the same calls, on a directory that they share, of which
+    process 0 alone decides what is there. `save`, `newest_good` and `restore` change the directory
+    and belong to the run that trains. The other methods only read, and may be called beside it.
     """
 
     def __init__(self, directory: str | Path, *, keep: int = 2):
-        if keep < 1:
-            raise ValueError(f'keep_checkpoints is {keep}; it must be at least 1.')
+        check_at_least('keep_checkpoints', keep, 1)
         self.directory = Path(directory).absolute()
+        self._note = self.directory.with_name(f'{self.directory.name}.json')
         self._keep = keep
         self._worker = ThreadPoolExecutor(1, 'checkpoint')
         self._pending: Future | None = None
+        self._verified: int | None = None  # just now, so that its files are not hashed again
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are there, oldest first."""
@@ -73,24 +66,22 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     def metadata(self, step: int) -> dict:
         """What was saved as metadata with `step`."""
-        return _inspect(self.directory / str(step)).custom_metadata
+        return checkpoint_format.inspect(self._path(step)).metadata
 
     def best_record(self) -> dict | None:
-        """{'step', ...}: what was given to `save` with the best checkpoint, if there is one."""
-        path = self.directory / _BEST
-        return json.loads(path.read_text()) if path.exists() else None
+        """{'step', ...}: what was given to `save` with the best checkpoint, if it is there."""
+        return _on_first(self._best_record)
 
     def best(self) -> int:
         """Step of the best checkpoint; raises CheckpointError if there is none."""
-        record = self.best_record()
-        if record is None or record['step'] not in self.steps():
+        if (record := self._best_record(self.newest_sound())) is None:
             raise CheckpointError(
                 f'{self.directory} has no best checkpoint; a run keeps one if its config sets '
                 'evaluate_every and keep_best.'
             )
         return record['step']
 
-    def save(self, step: int, state: Any, metadata: dict, best: dict | None = None) -> None:
+    def save(self, step: int, state: Any, metadata: dict, best: Mapping | None = None) -> None:
         """Starts to write a checkpoint of `state`, which may be donated as soon as this returns.
 
         A step that is there already is left as it is. An earlier save is waited for first; raises
@@ -101,22 +92,19 @@ class Checkpoints(contextlib.AbstractContextManager):
           metadata: JSON values; with several processes, those of process 0 are kept.
           best: why this is the best checkpoint so far, for `best_record`. It stays until the next.
         """
-        self.wait()
-        if step in self.steps():
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        if not _on_first(lambda: self._make_ready(step, size)):
             return
-        context = ocp.Context()
-        # A directory that cannot be made in the background blocks the exit for five minutes.
-        context.asynchronous.create_directories_asynchronously = False
-        with self._writing(step), context, jax.transfer_guard('allow'):  # orbax uses np.asarray
-            self.directory.mkdir(parents=True, exist_ok=True)
-            size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
-            free = shutil.disk_usage(self.directory).free
-            if size > free:  # said here, where it is one line; from within orbax it is hundreds
-                raise OSError(f'it takes {size / 1e6:.0f} MB, and {free / 1e6:.0f} MB are free')
-            response = ocp.save_checkpointables_async(
-                self.directory / str(step), _split(state), custom_metadata=metadata
-            )
-        self._pending = self._worker.submit(self._finish, step, response, best)
+        self.wait()  # process 0 has, to tell the others if it failed
+        record = {'step': step, **best} if best is not None else self.best_record()
+        with self._writing(step, size):
+            response = checkpoint_format.write(self._unfinished(step), state, metadata, record)
+        self._pending = self._worker.submit(self._finish, step, size, response.result)
+
+    def check(self) -> None:
+        """Raises CheckpointError if a save has failed by now; waits for nothing."""
+        if self._pending is not None and self._pending.done():
+            self.wait()
 
     def wait(self) -> None:
         """Returns when nothing is being written; raises CheckpointError if the last save failed."""
@@ -135,178 +123,208 @@ class Checkpoints(contextlib.AbstractContextManager):
     def newest_good(self) -> int | None:
         """Step of the newest checkpoint with sound files, or None if nothing was ever saved.
 
-        Sets damaged ones aside, and removes what a process that died left half written. Process 0
-        decides for all, so that none restores another step than its peers. Raises CheckpointError
-        if all are damaged, on the next start too: a run never begins anew because it lost them.
+        Sets damaged ones aside, and removes what a process that died left half written. Raises
+        CheckpointError if all are damaged or gone, on the next start too: a run never begins anew
+        because it lost them. Also if the directory cannot be written, or holds one of a newer
+        format.
         """
-        newest = -1
-        if jax.process_index() == 0:
-            for unfinished in self.directory.glob('*.orbax-checkpoint-tmp*'):
-                shutil.rmtree(unfinished, ignore_errors=True)
-            for step in reversed(self.steps()):
-                try:
-                    _check(self.directory / str(step))
-                    _inspect(self.directory / str(step))
-                except DamagedError as error:
-                    self._set_aside(step, error)
-                else:
-                    newest = step
-                    break
-        newest = int(multihost_utils.broadcast_one_to_all(np.int32(newest)))
-        if newest >= 0:
-            return newest
-        if damaged := sorted(path.name for path in self.directory.glob('*.damaged')):
-            raise CheckpointError(
-                f'all checkpoints in {self.directory} are damaged: {", ".join(damaged)}; bring '
-                'back a good copy of one, or start again in another workdir.'
-            )
-        return None
+        self._verified = _on_first(self._find_good)
+        return self._verified
 
-    def restore(self, abstract_state: Any) -> tuple[Any, dict, int] | None:
+    def newest_sound(self) -> int:
+        """As `newest_good`, for one that only reads; raises CheckpointError if there is none."""
+        self._verified = next(self._sound())
+        return self._verified
+
+    def restore(
+        self, abstract_state: Any, later: Mapping[str, Callable[[Mapping], Any]] | None = None
+    ) -> tuple[Any, dict, int] | None:
         """Reads `newest_good`: `(state, metadata, step)`, or None if nothing was ever saved.
 
-        Raises CheckpointError if all are damaged, or an array has another name, shape or dtype.
+        Raises CheckpointError as that does, or if an array has another name, shape or dtype.
 
         Args:
           abstract_state: the state as jax.ShapeDtypeStructs with shardings: where the arrays are
             placed, whatever devices they were saved from.
+          later: fields that checkpoints of older programs lack, each with what it is there: a
+            function of the other fields, by name. The arrays are copied, and placed.
         """
-        wanted = _split(abstract_state)
-        while (step := self.newest_good()) is not None:
-            path = self.directory / str(step)
-            try:
-                saved = _inspect(path)
-                _require_fit(path, saved.metadata, wanted)
-                with _reading(path):
-                    parts = ocp.load_checkpointables(path, wanted)
-            except DamagedError as error:
-                self._set_aside(step, error)
-                continue
-            fields = parts.pop('training') | parts
-            return dataclasses.replace(abstract_state, **fields), saved.custom_metadata, step
-        return None
+        step, self._verified = self.newest_good(), None
+        if step is None:
+            return None
+        saved = checkpoint_format.inspect(self._path(step))
+        state = checkpoint_format.load(saved, abstract_state, later or {})
+        return state, saved.metadata, step
 
     def restore_networks(
-        self, step: int | None = None, *, discriminators: bool = False
+        self,
+        step: int | None = None,
+        *,
+        discriminators: bool = False,
+        shapes: Callable[[dict], Mapping[str, Any]] | None = None,
     ) -> tuple[dict, dict, int]:
         """Reads parameters alone, to one device: `({'a2b', 'b2a'[, 'a', 'b']}, metadata, step)`.
 
         Takes the newest good checkpoint, or that of `step`, and changes nothing on disk. Raises
-        CheckpointError if there is none or it is damaged.
-        """
-        device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        found = self.steps()
-        if step is not None and step not in found:
-            raise CheckpointError(
-                f'{self.directory} has no checkpoint of step {step}; there are {found or "none"}.'
-            )
-        candidates = found[::-1] if step is None else [step]
-        names = ['generators', 'discriminators'][: 1 + discriminators]
-        for candidate in candidates:
-            path = self.directory / str(candidate)
-            try:
-                _check(path)
-                saved = _inspect(path)
-                wanted = jax.tree.map(
-                    lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device),
-                    {name: saved.metadata[name] for name in names},
-                )
-                with _reading(path):
-                    parts = ocp.load_checkpointables(path, wanted)
-            except DamagedError as error:
-                logging.warning('Passing over a damaged checkpoint: %s', error)
-                continue
-            networks = {k: v for name in names for k, v in parts[name].items()}
-            return networks, saved.custom_metadata, candidate
-        raise CheckpointError(f'no good checkpoint in {self.directory} among {candidates}.')
+        CheckpointError if there is none, it is damaged, or does not fit.
 
-    def _finish(self, step: int, response: ocp.AsyncResponse, best: dict | None) -> None:
-        with self._writing(step):
-            response.result()
+        Args:
+          shapes: from the metadata to the parameters as jax.ShapeDtypeStructs, under the names of
+            what is returned: what the networks that the metadata describes must find.
+        """
+        if step is not None and step not in (found := self.steps()):
+            there = shortlist(reversed(found)) or 'none'
+            raise CheckpointError(
+                f'{self.directory} has no checkpoint of step {step}; there are {there}.'
+            )
+        for candidate in self._sound(step):
+            try:
+                saved = checkpoint_format.inspect(self._path(candidate))
+                params = checkpoint_format.load_networks(saved, discriminators, shapes)
+            except DamagedError as error:
+                self._pass_over(candidate, error)
+            else:
+                return params, saved.metadata, candidate
+        raise AssertionError('_sound raises where it ends')
+
+    def _path(self, step: int) -> Path:
+        return self.directory / str(step)
+
+    def _unfinished(self, step: int) -> Path:
+        return self.directory / f'{step}.tmp'
+
+    def _make_ready(self, step: int, size: int) -> bool:
+        """Makes room for a checkpoint; False if it is there already."""
+        self.wait()
+        with self._writing(step, size):
+            if step in self.steps():
+                return False
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._remove_unfinished()
+            # Said here, where it is one line; from within orbax it is hundreds.
+            room, files = free(self.directory)
+            if room < size:
+                raise OSError('the disk is full')
+            if files < _MOST_FILES:
+                raise OSError(f'only {files} more files can be made there')
+        return True
+
+    def _finish(self, step: int, size: int, wait: Callable[[], None]) -> None:
+        with self._writing(step, size):
+            wait()
             if jax.process_index() == 0:
-                manifest.write(self.directory / str(step))
-                if best is not None:
-                    write_json(self.directory / _BEST, {'step': step, **best})
-                kept = (self.best_record() or {}).get('step')
-                for old in self.steps()[: -self._keep]:
-                    if old != kept:
-                        shutil.rmtree(self.directory / str(old))
+                self._commit(step)
+
+    def _commit(self, step: int) -> None:
+        manifest.seal(self._unfinished(step))
+        self._unfinished(step).rename(self._path(step))
+        flush(self.directory)
+        write_json(self._note, {'newest': step})  # flushes where both are named, too
+        best = (self._best_record() or {}).get('step')
+        for old in self.steps()[: -self._keep]:
+            if old != best:
+                # By one rename, so that no reader takes half of it for a checkpoint.
+                self._path(old).rename(self._unfinished(old))
+                shutil.rmtree(self._unfinished(old))
 
     @contextlib.contextmanager
-    def _writing(self, step: int) -> Iterator[None]:
+    def _writing(self, step: int, size: int) -> Iterator[None]:
         try:
             yield
         except Exception as error:
+            room = f'it takes {size / 1e6:,.3f} MB'
+            with contextlib.suppress(OSError):
+                room += f', and {free(self.directory)[0] / 1e6:,.3f} MB are free'
             raise CheckpointError(
-                f'checkpoint {step} could not be written to {self.directory}: {_one_line(error)}; '
-                f'intact are {self.steps() or "none"}; make room, and run the same command again.'
+                f'checkpoint {step} could not be written to {self.directory}: {describe(error)}; '
+                f'{room}; intact are {self.steps() or "none"}; make room, and run the same command '
+                'again.'
             ) from error
 
-    def _set_aside(self, step: int, error: Exception) -> None:
-        if jax.process_index() == 0:
-            aside = self.directory / f'{step}.damaged'
-            shutil.rmtree(aside, ignore_errors=True)
-            (self.directory / str(step)).rename(aside)
-            logging.error('Checkpoint %d is damaged, and now called %s: %s', step, aside, error)
+    def _remove_unfinished(self) -> None:
+        for pattern in ('[0-9]*.tmp', '[0-9]*.orbax-checkpoint-tmp*'):
+            for path in self.directory.glob(pattern):
+                shutil.rmtree(path, ignore_errors=True)
 
+    def _best_record(self, newest: float = math.inf) -> dict | None:
+        steps = self.steps()
+        for step in reversed([step for step in steps if step <= newest]):
+            with contextlib.suppress(CheckpointError):  # that of the one before is as good
+                record = checkpoint_format.inspect(self._path(step)).best_record()
+                return record if record and record['step'] in steps else None
+        return None
 
-def _split(state: Any) -> dict[str, Any]:
-    fields = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
-    networks = {name: fields.pop(name) for name in ('generators', 'discriminators')}
-    return networks | {'training': fields}
+    def _find_good(self) -> int | None:
+        check_writable(self.directory)
+        self._remove_unfinished()
+        for step in self._by_trust():
+            try:
+                self._verify(step)
+            except DamagedError as error:
+                self._set_aside(step, error)
+                continue
+            for newer in [s for s in self.steps() if s > step]:
+                self._set_aside(newer, 'it has no SHA256SUMS, which one before it has')
+            self._best_record()  # to be told now if it cannot be read
+            return step
+        if damaged := sorted(path.name for path in self.directory.glob('*.damaged')):
+            raise CheckpointError(
+                f'all checkpoints in {self.directory} are damaged: {shortlist(damaged)}; bring '
+                'back a good copy of one, or start again in another workdir.'
+            )
+        if self._note.exists():
+            raise CheckpointError(
+                f'{self.directory} has no checkpoint, but {self._note} says that there were some; '
+                'bring them back, or remove that file to start again.'
+            )
+        return None
 
+    def _by_trust(self) -> list[int]:
+        """Newest first, those that can be verified before the others.
 
-def _check(path: Path) -> None:
-    """Raises DamagedError unless the files are those that were written."""
-    if damaged := manifest.first_damaged(path):
-        raise DamagedError(f'{damaged} is gone or has changed since it was written.')
+        Programs up to 0.1.0 wrote the sums after the rename, and could die in between.
+        """
+        return sorted(self.steps(), key=lambda s: (manifest.is_sealed(self._path(s)), s))[::-1]
 
+    def _sound(self, step: int | None = None) -> Iterator[int]:
+        """Checkpoints with sound files, the best to take first; or only `step`.
 
-def _inspect(path: Path) -> ocp.CheckpointMetadata[dict[str, Any]]:
-    """Names, shapes and dtypes of the arrays, and the run's metadata."""
-    parts = {'generators', 'discriminators', 'training'}
-    with _reading(path):
-        saved = ocp.checkpointables_metadata(path)
-    if saved.commit_timestamp_nsecs is None or not saved.metadata.keys() >= parts:
-        raise DamagedError(f'{path} is incomplete.')
-    return saved
+        Lists them anew each time, since the run may delete what was there a moment ago.
+        """
+        tried = []
+        while left := [s for s in (self._by_trust() if step is None else [step]) if s not in tried]:
+            tried.append(left[0])
+            try:
+                self._verify(left[0])
+            except DamagedError as error:
+                self._pass_over(left[0], error)
+            else:
+                if step is None and left[0] != self.latest():
+                    logging.warning('Checkpoint %d is used, not the newest.', left[0])
+                yield left[0]
+        raise CheckpointError(f'no good checkpoint in {self.directory} among {tried}.')
 
+    def _verify(self, step: int) -> None:
+        """Raises DamagedError unless the files are those that were written, as far as known."""
+        path = self._path(step)
+        known, self._verified = self._verified, None
+        if step == known:
+            return
+        if damaged := manifest.is_sealed(path) and manifest.first_damaged(path):
+            raise DamagedError(f'{damaged} is gone or has changed since it was written.')
+        saved = checkpoint_format.inspect(path)
+        if not manifest.is_sealed(path):
+            if jax.process_count() == 1:  # orbax would wait for the others
+                checkpoint_format.check_readable(saved)
+            logging.warning('%s has no SHA256SUMS: what it holds cannot be verified.', path)
 
-@contextlib.contextmanager
-def _reading(path: Path) -> Iterator[None]:
-    """A failure means damage, unless the files agree with their sums: memory may have run out."""
-    try:
-        yield
-    except Exception as error:
-        blame = CheckpointError if (path / manifest.NAME).exists() else DamagedError
-        raise blame(f'{path} could not be read: {_one_line(error)}') from error
+    def _pass_over(self, step: int, error: DamagedError) -> None:
+        if self._path(step).exists():  # or else the run has just deleted it
+            logging.warning('Passing over a damaged checkpoint: %s', error)
 
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split())[:300] or type(error).__name__
-
-
-def _require_fit(path: Path, saved: dict[str, Any], wanted: dict[str, Any]) -> None:
-    """orbax casts another dtype in silence, and reports another shape in terms of its own."""
-    has, want = _describe(saved), _describe(wanted)
-    lines = [
-        f'{name}: checkpoint has {has.get(name, "nothing")}, this run {want.get(name, "nothing")}'
-        for name in sorted({name for name, _ in has.items() ^ want.items()})
-    ]
-    if lines:
-        more = f'; and {len(lines) - 4} more' if len(lines) > 4 else ''
-        raise CheckpointError(
-            f'{path} does not fit: {"; ".join(lines[:4])}{more}; go on with the config that it was '
-            'saved with, or use another workdir.'
-        )
-
-
-def _describe(parts: dict[str, Any]) -> dict[str, str]:
-    """`{'generators.a2b.Conv_0.kernel': 'float32[7, 7, 3, 64]', ...}`."""
-    described = {}
-    for keys, leaf in jax.tree_util.tree_leaves_with_path(parts):
-        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):
-            leaf = jax.eval_shape(jax.random.key_data, leaf)  # as it is saved
-        name = jax.tree_util.keystr(keys, simple=True, separator='.')
-        described[name] = f'{leaf.dtype}{list(leaf.shape)}'
-    return described
+    def _set_aside(self, step: int, reason: object) -> None:
+        aside = self.directory / f'{step}.damaged'
+        shutil.rmtree(aside, ignore_errors=True)
+        self._path(step).rename(aside)
+        flush(self.directory)
+        logging.error('Checkpoint %d is damaged, and now called %s: %s', step, aside, reason)

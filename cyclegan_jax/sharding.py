@@ -3,14 +3,20 @@
 The same code serves one device, all devices of a host, and all hosts of a pod.
 """
 
+import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import TypeVar
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cyclegan_jax.errors import UserError, describe
+
 Array = jax.Array
+_T = TypeVar('_T')
 
 
 def initialize_multihost() -> None:
@@ -69,3 +75,25 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
         name: jax.make_array_from_process_local_data(sharding, images)
         for name, images in batch.items()
     }
+
+
+def on_first(call: Callable[[], _T], error: type[UserError] = UserError) -> _T:
+    """What `call` returns on process 0, as JSON has it, on all processes.
+
+    What is found on a disk that they share is for one of them to say, as they may see it change at
+    other times. A user's mistake that it finds is raised on all, as `error`: none waits in vain.
+    """
+    found = mistake = cause = None
+    if jax.process_index() == 0:
+        try:
+            found = call()
+        except (UserError, OSError) as raised:
+            mistake, cause = describe(raised), raised
+    text = np.frombuffer(json.dumps([found, mistake]).encode(), np.uint8)
+    with jax.transfer_guard('allow'):
+        size = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
+        text = np.asarray(multihost_utils.broadcast_one_to_all(np.resize(text, size)))
+    found, mistake = json.loads(text.tobytes())
+    if mistake:
+        raise error(mistake) from cause
+    return found

@@ -1,9 +1,13 @@
 """Files that appear whole or not at all, survive a loss of power, and are checked when read."""
 
 import contextlib
+import errno
 import hashlib
 import json
+import math
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -45,8 +49,33 @@ def flush(path: Path) -> None:
     handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR)
     try:
         os.fsync(handle)
+    except OSError as error:
+        if not path.is_dir() or error.errno != errno.EINVAL:  # some file systems flush no folders
+            raise
     finally:
         os.close(handle)
+
+
+def check_writable(folder: Path) -> None:
+    """Raises UserError unless files can be written in a folder, or it does not exist yet."""
+    if not os.path.lexists(folder):
+        return
+    try:
+        with tempfile.TemporaryFile(dir=folder) as probe:
+            probe.write(bytes(4096))  # a full disk still makes empty files
+    except OSError as error:
+        link = f' (a link to {folder.readlink()})' if folder.is_symlink() else ''
+        raise UserError(
+            f'{folder}{link} cannot be written: {error.strerror}; make it a folder that can be, or '
+            'choose another.'
+        ) from error
+
+
+def free(folder: Path) -> tuple[int, float]:
+    """Bytes, and files, that can still be written in a folder."""
+    stat = os.statvfs(folder) if hasattr(os, 'statvfs') else None
+    files = stat.f_favail if stat and stat.f_files else math.inf  # not all file systems count them
+    return shutil.disk_usage(folder).free, files
 
 
 def write_json(path: str | Path, obj: Any) -> None:

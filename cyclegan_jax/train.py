@@ -84,6 +84,7 @@ def loop(run: Run) -> int:
             if logs or save:
                 _fetch(run, step, window)
             if logs:
+                run.checkpoints.check()  # one that failed is told now, not at the next
                 run.observer.log(
                     step,
                     run.averages.take(),

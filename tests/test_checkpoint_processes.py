@@ -87,7 +87,7 @@ import sys
 import jax
 directory, port, index = sys.argv[1], sys.argv[2], int(sys.argv[3])
 jax.distributed.initialize(f'localhost:{port}', num_processes=2, process_id=index)
-from checkpoint_state import METADATA, Checkpoints, abstract, equal, make
+from checkpoint_state import METADATA, Checkpoints, abstract, equal, make, message
 from test_checkpoint_damage import flip
 
 assert jax.process_count() == 2 and len(jax.devices()) == 4
@@ -106,6 +106,11 @@ if index == 0:
     flip(checkpoints.directory / '3')
 state, _, step = checkpoints.restore(abstract())
 assert step == 2 and equal(state, make(2)), step
+
+# What process 0 finds wrong, both tell.
+if index == 0:
+    (checkpoints.directory / 'dangling').symlink_to('gone')
+assert 'cannot be written' in message(Checkpoints(checkpoints.directory / 'dangling').newest_good)
 print('passed')
 """
 
