@@ -1,7 +1,10 @@
 """Whole runs, from a shipped config made tiny: what they leave, how they resume, how they stop."""
 
+import errno
 import itertools
 import json
+import os
+import signal
 
 import jax
 import numpy as np
@@ -156,6 +159,41 @@ def test_a_picture_that_goes_bad_costs_no_step(tmp_path, monkeypatch, capsys):
     assert Checkpoints(tmp_path / 'checkpoints').latest() == 5
     assert train.main(tiny(), tmp_path) == 0
     assert 'Resuming after step 5' in capsys.readouterr().out
+
+
+def test_a_signal_during_the_last_save_does_not_end_it(tmp_path, monkeypatch):
+    wait = Checkpoints.wait
+
+    def killed(*_):
+        raise RuntimeError('the process would have ended')
+
+    def wait_with_signal(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        wait(self)
+
+    before = signal.signal(signal.SIGTERM, killed)
+    try:
+        with monkeypatch.context() as patch:
+            patch.setattr(Checkpoints, 'save', lambda *_: None)  # it waits, too
+            patch.setattr(Checkpoints, 'wait', wait_with_signal)
+            patch.setattr(Checkpoints, 'close', lambda _: None)
+            assert train.main(tiny(max_steps=1, evaluate_every=0), tmp_path) == 0
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def test_a_save_that_failed_is_told_at_the_next_line(tmp_path, monkeypatch, capsys):
+    def fail(self, step):
+        raise OSError(errno.ENOSPC, 'No space left on device')
+
+    monkeypatch.setattr(Checkpoints, '_commit', fail)
+    config = tiny(
+        log_every=1, checkpoint_every=100, evaluate_every=0, **{'schedule.num_epochs': 400}
+    )
+    assert train.main(config, tmp_path) == 2
+    message = capsys.readouterr().err
+    assert 'checkpoint 100 could not be written' in message and 'No space left' in message
+    assert max(r['step'] for r in read_metrics(tmp_path)) < 200, 'not only at the next save'
 
 
 def test_a_rate_or_a_type_may_change_as_the_advice_says(tmp_path, capsys):

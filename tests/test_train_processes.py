@@ -124,6 +124,16 @@ def test_stopped_twice_and_killed_once_equals_unbroken(tmp_path):
     assert steps == sorted(set(steps)), 'steps that were trained twice are logged once'
 
 
+def test_ctrl_c_while_the_step_compiles_ends_at_once_and_without_a_crash(tmp_path):
+    run = start(tmp_path, 'JAX_ENABLE_COMPILATION_CACHE=0', **{'generator.num_blocks': 6})
+    read_until(run, '1 device')
+    time.sleep(1)
+    run.send_signal(signal.SIGINT)
+    output, errors = run.communicate(timeout=60)
+    assert run.returncode == 130, errors
+    assert 'Interrupted' in errors and 'Fatal' not in errors and 'Compiled' not in output
+
+
 def two_processes(workdir, **fields):
     with socket.socket() as probe:
         probe.bind(('localhost', 0))

@@ -1,0 +1,37 @@
+"""Which signals ask for a stop, and which are left alone."""
+
+import os
+import signal
+
+import pytest
+
+from cyclegan_jax.interrupt import Interrupt
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+    """Those of the process come back after each test."""
+    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
+    before = {number: signal.getsignal(number) for number in numbers}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize('name', ['SIGINT', 'SIGTERM', 'SIGHUP'])
+def test_a_signal_is_a_request_and_a_second_one_kills(name):
+    number = getattr(signal, name)
+    before = signal.getsignal(number)
+    with Interrupt() as interrupt:
+        assert interrupt.requested(1) is None
+        os.kill(os.getpid(), number)
+        assert interrupt.requested(2) == number
+        assert signal.getsignal(number) == signal.SIG_DFL
+    assert signal.getsignal(number) == before
+
+
+def test_what_nohup_ignores_stays_ignored():
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    with Interrupt() as interrupt:
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert interrupt.requested(1) is None
