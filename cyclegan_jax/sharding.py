@@ -10,6 +10,7 @@ from typing import Any
 
 import jax
 import numpy as np
+import psutil
 from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -93,57 +94,49 @@ class Batched:
         makes of an image may not depend on the others.
       batch_size: images at a time, at most, rounded up to a multiple of the devices.
       mesh: the devices. All processes that have a part of it must call with equal images, and all
-        get all outputs; only what they call with may differ unnoticed, so compute it alike. By
-        default the devices of this process, no more than there are images in a batch.
+        get all outputs. By default the devices of this process, no more than there are images in a
+        batch.
     """
 
     def __init__(self, function: Callable, batch_size: int, mesh: Mesh | None = None):
+        self._function = function
         self._mesh = _row(jax.local_devices()[:batch_size]) if mesh is None else mesh
         self._per_device = -(-batch_size // self._mesh.size)
+        self._fits = {}  # images a device, of the shapes of which fewer than that fit
         self._placed = None, None
-        places = replicated(self._mesh), split(self._mesh)
-        gathered = places[0] if self._mesh.is_multi_process else places[1]
-
-        @functools.lru_cache(_PROGRAMS)
-        def program(shape: tuple[int, ...], dtype: np.dtype) -> Callable:
-            # Of a function of its own: what JAX keeps for it goes with it.
-            return jax.jit(
-                lambda params, images: function(params, images),
-                in_shardings=places,
-                out_shardings=gathered,
-            )
-
-        self._program = program
+        self._program = functools.lru_cache(_PROGRAMS)(self._compile)
 
     def __call__(self, params: Any, images: np.ndarray) -> Any:
         """Returns the outputs for images (n, ...), as arrays of the host with n rows.
 
         Args:
           params: put on the devices, where they are not yet, and kept there until others come.
+
+        Raises:
+          JaxRuntimeError (RESOURCE_EXHAUSTED), MemoryError: not even one image fits.
         """
         params = self._place(params)
-        outputs, done = [], 0
+        outputs, done, shape = [], 0, images.shape[1:]
         while not outputs or done < len(images):
-            batch = images[done : done + self._per_device * self._mesh.size]
+            per_device = self._fits.get(shape, self._per_device)
+            batch = images[done : done + per_device * self._mesh.size]
             try:
-                outputs.append(self._run(params, batch))
-            except jax.errors.JaxRuntimeError as error:
-                # Another process might not have failed, and would wait for this one.
-                if 'RESOURCE_EXHAUSTED' not in str(error) or self._mesh.is_multi_process:
-                    raise
-                if self._per_device == 1:
-                    raise
-                self._per_device //= 2
-                number = self._per_device * self._mesh.size
-                logging.warning('out of memory: going on with batches of %d images', number)
-            else:
+                outputs.append(self._run(params, batch, per_device))
                 done += len(batch)
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                exhausted = isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
+                # Another process might not have failed, and would wait for this one for ever.
+                if not exhausted or per_device == 1 or self._mesh.is_multi_process:
+                    raise
+                self._fits[shape] = per_device // 2
+                number = per_device // 2 * self._mesh.size
+                logging.warning('out of memory: going on with batches of %d images', number)
         return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
 
-    def _run(self, params: Any, batch: np.ndarray) -> Any:
+    def _run(self, params: Any, batch: np.ndarray, per_device: int) -> Any:
         number = len(batch)
         wanted = max(1, -(-number // self._mesh.size))
-        per_device = min(1 << (wanted - 1).bit_length(), self._per_device)
+        per_device = min(1 << (wanted - 1).bit_length(), per_device)
         filled = np.zeros((per_device * self._mesh.size, *batch.shape[1:]), batch.dtype)
         filled[:number] = batch
         # `device_put` would have processes compare the images bit by bit, though computed ones may
@@ -152,13 +145,39 @@ class Batched:
             placed = jax.make_array_from_callback(
                 filled.shape, split(self._mesh), filled.__getitem__
             )
-        outputs = jax.device_get(self._program(filled.shape, filled.dtype)(params, placed))
+        leaves, tree = jax.tree.flatten((params, placed))
+        shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves)
+        program, needed = self._program(tree, tuple(shapes))
+        self._check_memory(needed)
+        outputs = jax.device_get(program(params, placed))
         return jax.tree.map(lambda array: array[:number], outputs)
+
+    def _compile(self, tree: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> tuple[Callable, int]:
+        """A program, and the bytes that it takes beside its arguments, on all devices."""
+        gather = replicated if self._mesh.is_multi_process else split
+        # Of a function of its own: what JAX keeps of one goes with it.
+        jitted = jax.jit(lambda *args: self._function(*args), out_shardings=gather(self._mesh))
+        program = jitted.lower(*jax.tree.unflatten(tree, shapes)).compile()
+        memory = program.memory_analysis()
+        if memory is None:
+            return program, 0
+        return program, self._mesh.size * (memory.temp_size_in_bytes + memory.output_size_in_bytes)
+
+    def _check_memory(self, needed: int) -> None:
+        """Raises MemoryError where a CPU would end the process: only other devices raise errors."""
+        if self._mesh.devices.flat[0].platform != 'cpu':
+            return
+        # What this process has once had and freed, its C library keeps (see process.py).
+        has = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+        if needed > has:
+            raise MemoryError(
+                f'it takes {needed / 2**30:.1f} GiB, and {has / 2**30:.1f} are available'
+            )
 
     def _place(self, params: Any) -> Any:
         place = replicated(self._mesh)
         if all(isinstance(x, Array) and x.sharding == place for x in jax.tree.leaves(params)):
-            return params
+            return params  # not kept: a step of the training gives its memory away
         if self._placed[0] is not params:
             self._placed = params, jax.device_put(params, place)
         return self._placed[1]

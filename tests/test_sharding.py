@@ -1,9 +1,12 @@
+import collections
 import os
 import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+import psutil
 import pytest
 
 from cyclegan_jax import sharding
@@ -82,11 +85,11 @@ def test_parameters_are_placed_once(monkeypatch):
 def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
     sizes, run = [], sharding.Batched._run
 
-    def tight(self, params, batch):
+    def tight(self, params, batch, per_device):
         sizes.append(len(batch))
         if len(batch) > limit:
             raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
-        return run(self, params, batch)
+        return run(self, params, batch, per_device)
 
     monkeypatch.setattr(sharding.Batched, '_run', tight)
     mesh = sharding.make_mesh(1, jax.devices()[:1])
@@ -95,6 +98,8 @@ def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
     params = {'scale': np.float32(1)}
     np.testing.assert_array_equal(batched(params, numbers(18))['same'], numbers(18))
     assert sizes == [16, 8, 4, 4, 4, 4, 2]
+    batched(params, numbers(2, side=8))  # of another shape as many as before are tried
+    assert batched._fits == {(4, 4, 3): 4}
     limit = 0
     with pytest.raises(jax.errors.JaxRuntimeError, match='RESOURCE_EXHAUSTED'):
         batched(params, numbers(3))
@@ -114,3 +119,18 @@ def test_programs_of_the_last_few_shapes_are_kept():
     for side in [*range(1, 10), 9, 3, 1]:  # the tenth shape drops the first
         batched({}, numbers(1, side))
     assert traced == [*range(1, 10), 1]
+
+
+def test_a_cpu_is_not_given_more_than_the_memory_has(monkeypatch):
+    """It would not say so, but end the process."""
+
+    def blur(params, images):
+        return jnp.fft.fft2(images, axes=(1, 2)).real
+
+    memory = collections.namedtuple('memory', 'available')
+    monkeypatch.setattr(
+        psutil, 'virtual_memory', lambda: memory(-psutil.Process().memory_info().rss)
+    )
+    batched = sharding.Batched(blur, 1)
+    with pytest.raises(MemoryError, match=r'it takes \d+\.\d GiB, and -?0\.0 are available'):
+        batched({}, numbers(1, 64))
