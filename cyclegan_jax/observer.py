@@ -6,16 +6,18 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from cyclegan_jax import log, sharding, visuals
+from cyclegan_jax import log, visuals
 from cyclegan_jax.data import Dataset
 from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.networks import Networks
+from cyclegan_jax.sharding import Batched
 from cyclegan_jax.train_step import make_translate
 
 _SAMPLES = 6  # columns of a sample grid
+_BATCH = 16  # test images of a score that the networks see together
 
 
 class Stopwatch:
@@ -68,15 +70,18 @@ class Observer:
     ):
         self._workdir, self._domains, self._scorer = workdir, domains, scorer
         self._writer, self._progress = writer, progress
-        self._mesh = mesh
         samples = dataset.test(_SAMPLES)
         columns = min(len(images) for images in samples.values())
         self._samples = {domain: images[:columns] for domain, images in samples.items()}
 
-        self._networks = {
-            name: jax.jit(make_translate(network), out_shardings=sharding.replicated(mesh))
-            for name, network in networks.generators.items()
+        # Always in float32: what is shown and scored is what `translate` gives.
+        functions = {
+            direction: make_translate(network.clone(dtype=jnp.float32))
+            for direction, network in networks.generators.items()
         }
+        # One image a device: the large ones of a grid need not fit into memory together.
+        self._samplers = {name: Batched(f, 1, mesh) for name, f in functions.items()}
+        self._scored = {name: Batched(f, _BATCH, mesh) for name, f in functions.items()}
 
     def log(
         self,
@@ -118,17 +123,20 @@ class Observer:
 
     def sample(self, step: int, generators: Mapping) -> None:
         """Draws the fixed test images, their translations, and what comes back of them."""
+
+        def translate(direction, images):
+            return self._samplers[direction](generators[direction], images)
+
         real_a, real_b = self._samples['a'], self._samples['b']
-        fake_b = self._translate_singly(generators, 'a2b', real_a)
-        fake_a = self._translate_singly(generators, 'b2a', real_b)
+        fake_b, fake_a = translate('a2b', real_a), translate('b2a', real_b)
         a, b = self._domains['a'], self._domains['b']
         rows = [
             (a, real_a),
             (f'{a} to {b}', fake_b),
-            (f'back to {a}', self._translate_singly(generators, 'b2a', fake_b)),
+            (f'back to {a}', translate('b2a', fake_b)),
             (b, real_b),
             (f'{b} to {a}', fake_a),
-            (f'back to {b}', self._translate_singly(generators, 'a2b', fake_a)),
+            (f'back to {b}', translate('a2b', fake_a)),
         ]
         if jax.process_index() == 0:
             grid = visuals.grid(rows)
@@ -141,24 +149,10 @@ class Observer:
         """Scores the generators; returns {'score', 'value'} if that of keep_best is a record."""
 
         def translate(direction, images):
-            return self._translate(generators, direction, images)
+            return self._scored[direction](generators[direction], images)
 
         scalars, lines, best = self._scorer.score(translate)
         for line in lines:
             self._progress.log(f'step {step}  {line}')
         self._writer.scalars(step, scalars)
         return best
-
-    def _translate(self, generators: Mapping, direction: str, images: np.ndarray) -> np.ndarray:
-        """uint8 (n, h, w, c) to uint8, over all devices where they can share the images evenly."""
-        even = len(images) % self._mesh.size == 0
-        place = (sharding.split if even else sharding.replicated)(self._mesh)
-        placed = jax.device_put(images, place)
-        return jax.device_get(self._networks[direction](generators[direction], placed))
-
-    def _translate_singly(
-        self, generators: Mapping, direction: str, images: np.ndarray
-    ) -> np.ndarray:
-        """The same, one by one: the large images of a grid need not fit into memory at once."""
-        outputs = [self._translate(generators, direction, image[None]) for image in images]
-        return np.concatenate(outputs)

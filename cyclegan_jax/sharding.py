@@ -3,13 +3,16 @@
 The same code serves one device, all devices of a host, and all hosts of a pod.
 """
 
+import functools
 import json
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import numpy as np
+import psutil
+from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
@@ -17,6 +20,8 @@ from cyclegan_jax.errors import UserError, describe
 
 Array = jax.Array
 _T = TypeVar('_T')
+
+_PROGRAMS = 8  # compiled for as many shapes; each may hold megabytes
 
 
 def initialize_multihost() -> None:
@@ -27,7 +32,7 @@ def initialize_multihost() -> None:
     JAX_PROCESS_ID.
 
     Raises:
-      ValueError: there is no cluster to be found. It is never taken for a run of one: that would
+      UserError: there is no cluster to be found. It is never taken for a run of one: that would
         start as many unconnected runs in one workdir as there are processes.
     """
     count, index = os.environ.get('JAX_NUM_PROCESSES'), os.environ.get('JAX_PROCESS_ID')
@@ -36,7 +41,7 @@ def initialize_multihost() -> None:
             num_processes=int(count) if count else None, process_id=int(index) if index else None
         )
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f'--multihost found no other processes ({error}); start it on a pod or under Slurm or '
             'MPI, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.'
         ) from error
@@ -46,17 +51,21 @@ def make_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None) -> M
     """All devices of all processes, or the given ones, in a row.
 
     Raises:
-      ValueError: the batch cannot be split evenly over the devices.
+      UserError: the batch cannot be split evenly over the devices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
     if batch_size % count:
-        raise ValueError(
+        raise UserError(
             f'batch_size is {batch_size}, which {count} devices cannot share evenly; choose a '
             f'multiple of {count}, or show fewer devices to the program (CUDA_VISIBLE_DEVICES).'
         )
+    return _row(devices)
+
+
+def _row(devices: Sequence[jax.Device]) -> Mesh:
     # Auto axes: plain data parallelism, for which the compiler finds the one all-reduce it needs.
-    return jax.make_mesh((count,), ('data',), axis_types=(AxisType.Auto,), devices=devices)
+    return jax.make_mesh((len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -97,3 +106,103 @@ def on_first(call: Callable[[], _T], error: type[UserError] = UserError) -> _T:
     if mistake:
         raise error(mistake) from cause
     return found
+
+
+class Batched:
+    """`function(params, images)` over any number of images, in batches that the devices share.
+
+    The last batch is filled up to one of a few sizes, so that few programs are compiled. Programs
+    are kept for the shapes used last. Where a batch does not fit into memory, it is halved.
+
+    Args:
+      function: (tree of parameters, (n, ...)) -> (n, ...), or a tree of such; jitted here. What it
+        makes of an image may not depend on the others.
+      batch_size: images at a time, at most, rounded up to a multiple of the devices.
+      mesh: the devices. All processes that have a part of it must call with equal images, and all
+        get all outputs. By default the devices of this process, no more than there are images in a
+        batch.
+    """
+
+    def __init__(self, function: Callable, batch_size: int, mesh: Mesh | None = None):
+        self._function = function
+        self._mesh = _row(jax.local_devices()[:batch_size]) if mesh is None else mesh
+        self._per_device = -(-batch_size // self._mesh.size)
+        self._fits = {}  # images a device, of the shapes of which fewer than that fit
+        self._placed = None, None
+        self._program = functools.lru_cache(_PROGRAMS)(self._compile)
+
+    def __call__(self, params: Any, images: np.ndarray) -> Any:
+        """Returns the outputs for images (n, ...), as arrays of the host with n rows.
+
+        Args:
+          params: put on the devices, where they are not yet, and kept there until others come.
+
+        Raises:
+          JaxRuntimeError (RESOURCE_EXHAUSTED), MemoryError: not even one image fits.
+        """
+        params = self._place(params)
+        outputs, done, shape = [], 0, images.shape[1:]
+        while not outputs or done < len(images):
+            per_device = self._fits.get(shape, self._per_device)
+            batch = images[done : done + per_device * self._mesh.size]
+            try:
+                outputs.append(self._run(params, batch, per_device))
+                done += len(batch)
+            except (jax.errors.JaxRuntimeError, MemoryError) as error:
+                exhausted = isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
+                # Another process might not have failed, and would wait for this one for ever.
+                if not exhausted or per_device == 1 or self._mesh.is_multi_process:
+                    raise
+                self._fits[shape] = per_device // 2
+                number = per_device // 2 * self._mesh.size
+                logging.warning('out of memory: going on with batches of %d images', number)
+        return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
+
+    def _run(self, params: Any, batch: np.ndarray, per_device: int) -> Any:
+        number = len(batch)
+        wanted = max(1, -(-number // self._mesh.size))
+        per_device = min(1 << (wanted - 1).bit_length(), per_device)
+        filled = np.zeros((per_device * self._mesh.size, *batch.shape[1:]), batch.dtype)
+        filled[:number] = batch
+        # `device_put` would have processes compare the images bit by bit, though computed ones may
+        # differ by rounding on honest machines.
+        with jax.transfer_guard('allow'):  # it is meant, as that of `device_put` would be
+            placed = jax.make_array_from_callback(
+                filled.shape, split(self._mesh), filled.__getitem__
+            )
+        leaves, tree = jax.tree.flatten((params, placed))
+        shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves)
+        program, needed = self._program(tree, tuple(shapes))
+        self._check_memory(needed)
+        outputs = jax.device_get(program(params, placed))
+        return jax.tree.map(lambda array: array[:number], outputs)
+
+    def _compile(self, tree: Any, shapes: tuple[jax.ShapeDtypeStruct, ...]) -> tuple[Callable, int]:
+        """A program, and the bytes that it takes beside its arguments, on all devices."""
+        gather = replicated if self._mesh.is_multi_process else split
+        # Of a function of its own: what JAX keeps of one goes with it.
+        jitted = jax.jit(lambda *args: self._function(*args), out_shardings=gather(self._mesh))
+        program = jitted.lower(*jax.tree.unflatten(tree, shapes)).compile()
+        memory = program.memory_analysis()
+        if memory is None:
+            return program, 0
+        return program, self._mesh.size * (memory.temp_size_in_bytes + memory.output_size_in_bytes)
+
+    def _check_memory(self, needed: int) -> None:
+        """Raises MemoryError where a CPU would end the process: only other devices raise errors."""
+        if self._mesh.devices.flat[0].platform != 'cpu':
+            return
+        # What this process has once had and freed, its C library keeps (see process.py).
+        has = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+        if needed > has:
+            raise MemoryError(
+                f'it takes {needed / 2**30:.1f} GiB, and {has / 2**30:.1f} are available'
+            )
+
+    def _place(self, params: Any) -> Any:
+        place = replicated(self._mesh)
+        if all(isinstance(x, Array) and x.sharding == place for x in jax.tree.leaves(params)):
+            return params  # not kept: a step of the training gives its memory away
+        if self._placed[0] is not params:
+            self._placed = params, jax.device_put(params, place)
+        return self._placed[1]
