@@ -69,17 +69,38 @@ def test_help_comes_at_once():
     assert time.perf_counter() - began < 2
 
 
-def test_without_weights_all_else_is_done_and_the_exit_status_is_2(folders, capsys):
+def test_without_weights_all_else_is_done(folders, capsys):
+    """What lacks is told; the exit status says so if it was asked for by name."""
     output = folders / 'scores.json'
     arguments = f'--fake={folders}/fake', f'--real={folders}/real', f'--output={output}'
-    assert run(*arguments) == 2
+    assert run(*arguments) == 0
     printed = capsys.readouterr()
-    assert inception_weights.FILE in printed.err
-    assert 'sha256 starts with 6726825d' in printed.err
-    assert 'Not computed: fid_pytorch, kid_pytorch.' in printed.err
+    assert not printed.err
+    assert 'not computed: fid_pytorch, kid_pytorch (there are no Inception weights' in printed.out
+    assert inception_weights.FILE in printed.out
+    assert 'sha256 starts with 6726825d' in printed.out
     scores = json.loads(output.read_text())['scores']
     assert {'randconv_kid_v1', 'swd', 'diversity'} <= scores.keys()
     assert not any('fid_' in name for name in scores)
+    assert run(*arguments, '--metrics=swd,fid_pytorch') == 2
+    assert 'Not computed: fid_pytorch.' in capsys.readouterr().err
+    assert inception_weights.FILE in refused(capsys, *arguments, '--metrics=fid_pytorch')
+
+
+def test_wrong_weights_in_the_environment_stop_only_what_needs_them(folders, capsys, monkeypatch):
+    monkeypatch.setenv(inception_weights.VARIABLE, 'nothing.pth')
+    arguments = f'--fake={folders}/fake', f'--real={folders}/real'
+    assert run(*arguments) == 0
+    printed = capsys.readouterr()
+    assert printed.err.startswith('warning: CYCLEGAN_JAX_INCEPTION=nothing.pth: ')
+    assert 'not computed: fid_pytorch, kid_pytorch (Inception' in printed.out
+    assert run(*arguments, '--metrics=fid_clean,swd') == 2
+    capsys.readouterr()
+    assert run(*arguments, '--metrics=swd') == 0
+    assert not capsys.readouterr().err
+    assert 'nothing.pth is not a file' in refused(
+        capsys, *arguments, '--metrics=fid_clean,swd', '--inception=nothing.pth'
+    )
 
 
 def test_folders_are_scored_with_all_that_they_allow(folders, capsys, inception_file):
@@ -185,7 +206,7 @@ def test_an_empty_or_missing_folder_is_named(folders, capsys):
 def test_mistyped_metrics_are_named(folders, capsys):
     arguments = f'--fake={folders}/fake', f'--real={folders}/real'
     message = refused(capsys, *arguments, '--metrics=fid')
-    assert "--metrics has 'fid'" in message
+    assert "--metrics is 'fid'; choose one of" in message
     assert "did you mean 'kid_clean'" not in message
     assert "did you mean 'paired'" in refused(capsys, *arguments, '--metrics=swd,pared')
 
@@ -285,4 +306,6 @@ def test_label_maps_are_scored_beside_untranslated_and_oracle(tmp_path, capsys):
     assert found['gap_closed']['pixel_accuracy'] == pytest.approx(2 / 3)
     assert found['class_iou']['predictions'] == {'sky': 0.5, 'grass': 1, 'animal': 0}
     assert 'gap closed' in capsys.readouterr().out
-    assert 'choose from cityscapes, stripes, labels' in refused(capsys, *folders, '--palette=x')
+    assert "--palette is 'x'; choose one of 'cityscapes', 'stripes', 'labels'" in refused(
+        capsys, *folders, '--palette=x'
+    )

@@ -8,6 +8,7 @@ from PIL import Image
 from cyclegan_jax import data
 from cyclegan_jax.data import synthetic
 from cyclegan_jax.evaluation import test_set
+from cyclegan_jax.evaluation.measures import as_they_are
 from cyclegan_jax.evaluation.test_set import TestSet
 
 METRICS = 'randconv_kid_v1', 'swd', 'paired', 'cycle', 'labels', 'monitors'
@@ -94,9 +95,9 @@ def test_the_real_side_is_seen_once(dataset, monkeypatch):
     monkeypatch.setattr(test_set._Cropped, '__getitem__', lambda *_: pytest.fail('read again'))
     inputs = np.zeros((12, 32, 32, 3), np.uint8)
     for direction in tests.directions.values():
-        direction._inputs = inputs
+        direction.inputs = inputs
         _ = direction.baselines
-        direction.score([(inputs, None)])
+        direction.score(as_they_are(inputs))
 
 
 def test_all_translations_are_shown_in_order(tests):
