@@ -120,7 +120,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | Path | None]]:
     """What the flags ask for: (result, tables, where it is to be written)."""
     from cyclegan_jax import evaluation
-    from cyclegan_jax.errors import UserError
+    from cyclegan_jax.errors import UserError, printable
     from cyclegan_jax.evaluation import report
 
     def chosen(*names: str) -> dict:
@@ -144,7 +144,8 @@ def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | 
             **chosen('other_real', 'input', 'truth', 'save_real'),
             **chosen('metrics', 'inception', 'batch_size'),
         )
-        yield found, [report.table(f'{args.fake} against {args.real}', found)], args.output
+        title = printable(f'{args.fake} against {args.real}')
+        yield found, [report.table(title, found)], args.output
     else:
         if args.output and args.all_steps:
             raise UserError('--output is one file but --all-steps writes several; leave one out')
@@ -154,7 +155,7 @@ def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | 
             paired=args.paired or None,
             **chosen('save_images', 'overwrite', 'legacy', 'metrics', 'inception', 'batch_size'),
         ):
-            title = f'{args.workdir}, step {found["step"]}'
+            title = printable(args.workdir) + f', step {found["step"]}'
             tables = [report.table(f'{title}, {d}', found[d]) for d in ('a2b', 'b2a')]
             file = Path(args.workdir, 'evaluation', f'step_{found["step"]}.json')
             yield found, tables, args.output or file

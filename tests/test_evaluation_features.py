@@ -7,7 +7,7 @@ import scipy.stats
 from inception_state import blocks
 
 from cyclegan_jax.evaluation import distances, measures, randconv
-from cyclegan_jax.evaluation.direction import Direction, Extractor, Sharded
+from cyclegan_jax.evaluation.direction import Direction, Extractor
 from cyclegan_jax.evaluation.measures import result_of
 from cyclegan_jax.evaluation.scores import METRICS
 
@@ -122,21 +122,6 @@ def test_patches_of_a_large_set_are_fewer_of_each_image():
 def test_an_image_smaller_than_a_patch_is_refused():
     with pytest.raises(ValueError, match=r'image is \(6, 40\); swd wants no side under 7'):
         distances.patches(np.zeros((6, 40, 3), np.uint8), 0, 2)
-
-
-def test_batches_are_split_over_devices_and_filled_up():
-    """Neither the batch size nor what fills the last batch shows in the result."""
-    seen = []
-
-    def function(params, batch):
-        seen.append(batch.shape)
-        return batch.astype(np.float32).mean(axis=(1, 2, 3)) * params
-
-    images = blocks(5, 8, 8)
-    apply, two = Sharded(function, batch_size=6), np.float32(2)
-    np.testing.assert_allclose(apply(two, images), images.mean(axis=(1, 2, 3)) * 2, rtol=1e-5)
-    apply(two, images[:2])
-    assert seen == [(8, 8, 8, 3)]  # compiled once, for a multiple of the 8 devices
 
 
 def collector(metric: str, count: int, batch_size: int = 4):

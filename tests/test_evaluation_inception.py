@@ -138,6 +138,15 @@ def test_a_file_that_is_not_the_weights_is_refused(content, tmp_path):
     assert 'wanted 6726825d' in message
 
 
+def test_a_file_of_the_right_size_is_not_told_to_be_of_another(tmp_path):
+    path = tmp_path / inception_weights.FILE
+    with path.open('wb') as file:
+        file.truncate(95_628_359)
+    message = refused(path)
+    assert 'has the right size, but a sha256' in message
+    assert 'bytes' not in message
+
+
 def test_a_file_that_is_not_there_is_named(tmp_path):
     assert 'nothing.pth is not a file' in refused(tmp_path / 'nothing.pth')
 

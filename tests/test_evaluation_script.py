@@ -1,6 +1,7 @@
 """The command: what it writes, prints and refuses. Each mistake is one line, and no number."""
 
 import json
+import shutil
 import subprocess
 import sys
 import time
@@ -11,8 +12,9 @@ from evaluation_run import write_run
 from inception_state import blocks, random_state_dict
 from PIL import Image
 
-from cyclegan_jax import evaluate
-from cyclegan_jax.evaluation import inception_weights
+from cyclegan_jax import evaluate, evaluation
+from cyclegan_jax.checkpoint import CheckpointError
+from cyclegan_jax.evaluation import inception_weights, test_set
 from cyclegan_jax.interop.files import write_safetensors
 
 
@@ -288,6 +290,71 @@ def test_steps_that_are_not_there_are_refused(workdir, capsys, tmp_path):
     assert 'it must be a number, latest or best' in refused(capsys, run_, '--step=last')
     assert 'leave one out' in refused(capsys, run_, '--all-steps', '--output=x.json')
     assert 'is not a training run' in refused(capsys, f'--workdir={tmp_path}')
+
+
+def test_a_damaged_newest_checkpoint_is_passed_over_unless_it_is_named(tmp_path, capsys):
+    write_run(tmp_path / 'run', steps=(3, 7))
+    for file in (tmp_path / 'run' / 'checkpoints' / '7' / 'generators').rglob('*'):
+        if file.is_file():
+            file.write_bytes(bytes(file.stat().st_size))
+    arguments = f'--workdir={tmp_path}/run', '--metrics=paired'
+    assert run(*arguments) == 0
+    printed = capsys.readouterr()
+    assert 'warning: ' in printed.err
+    assert 'step 3, a2b' in printed.out
+    assert (tmp_path / 'run' / 'evaluation' / 'step_3.json').is_file()
+    assert run(*arguments, '--all-steps') == 0
+    assert 'step 3, a2b' in capsys.readouterr().out
+    with pytest.raises(CheckpointError):
+        next(evaluation.evaluate_run(tmp_path / 'run', step=7, metrics='paired'))
+
+
+@pytest.mark.parametrize(
+    ('change', 'message'),
+    [
+        ('[]', 'config.json is damaged: it holds a list'),
+        ('{', 'config.json is damaged: it is no JSON'),
+        ({'seed': 'x'}, "config.json: field 'seed' is 'x'"),
+        ({'loss': {}}, "config.json, loss: field 'identity_weight' is missing"),
+        ({'data': {'sauce': 'folder'}}, 'config.json: data has unknown fields: sauce'),
+    ],
+)
+def test_a_damaged_config_is_told_in_one_line(change, message, workdir, tmp_path, capsys):
+    text = change
+    if isinstance(change, dict):
+        text = json.dumps(json.loads((workdir / 'config.json').read_text()) | change)
+    (tmp_path / 'config.json').write_text(text)
+    (tmp_path / 'checkpoints').symlink_to(workdir / 'checkpoints')
+    assert message in refused(capsys, f'--workdir={tmp_path}')
+
+
+def test_the_results_are_plain_and_in_float32_for_a_bfloat16_run(workdir, tmp_path):
+    """As those of `translate`."""
+    [expected] = evaluation.evaluate_run(workdir, metrics='paired')
+    shutil.copytree(workdir, tmp_path / 'run')
+    config = json.loads((workdir / 'config.json').read_text()) | {'dtype': 'bfloat16'}
+    (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))
+    [found] = evaluation.evaluate_run(tmp_path / 'run', metrics=['paired'])
+    assert found['a2b'] == expected['a2b']
+    assert found['protocol']['dtype'] == 'float32'
+    assert json.loads(json.dumps(found))['step'] == 7
+
+
+def test_pictures_of_one_name_in_two_folders_are_both_saved(tmp_path):
+    assert test_set._stems(['a/1.png', 'a/2.jpg']) == ['1', '2']
+    assert test_set._stems(['/x/a/1.png', '/x/b/1.png', '/x/2.png']) == ['a/1', 'b/1', '2']
+    keep = test_set._png_writer(tmp_path, {'a': ['t/1.png', 't/1.jpg'], 'b': ['t/1.png']})
+    keep('a2b', 0, blocks(2, 16, 16))
+    saved = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob('*.png'))
+    assert saved == ['a2b/1.jpg.png', 'a2b/1.png.png']
+
+
+def test_names_do_not_move_the_cursor(folders, capsys):
+    (folders / 'fake').rename(folders / 'f\x1b[2J')
+    assert run(f'--fake={folders}/f\x1b[2J', f'--real={folders}/real', '--metrics=swd') == 0
+    printed = capsys.readouterr()
+    assert '\x1b' not in printed.out + printed.err
+    assert '\\x1b[2J against' in printed.out
 
 
 def test_label_maps_are_scored_beside_untranslated_and_oracle(tmp_path, capsys):

@@ -8,14 +8,13 @@ import functools
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
-import jax
 import numpy as np
-from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import measures
 from cyclegan_jax.evaluation.measures import Images, Scores, Translations, as_they_are
 from cyclegan_jax.evaluation.scores import METRICS, SCORES, Features
+from cyclegan_jax.sharding import Batched
 
 _UNBIASED = 2048  # images; with fewer, FID says as much about their number as about them
 
@@ -190,7 +189,7 @@ class Extractor:
         network = features.network
         if network and network not in self._ready:
             params = features.params(self._weights)
-            apply = Sharded(network, self._batch_size)
+            apply = Batched(network, self._batch_size)
             self._ready[network] = functools.partial(apply, params)
         prepare = functools.partial(_prepare, features, count)
         return Collector(prepare, self._ready.get(network, lambda batch: batch), self._batch_size)
@@ -223,34 +222,6 @@ class Collector:
     def _flush(self) -> None:
         self._done.append(self._apply(np.stack(self._waiting)))
         self._waiting = []
-
-
-class Sharded:
-    """`function(params, batch)` on arrays of the host, the batch split over the local devices.
-
-    Compiled once, for `batch_size` rounded up to a multiple of the devices: shorter batches are
-    filled up, and longer ones not allowed.
-    """
-
-    def __init__(self, function: Callable, batch_size: int):
-        devices = jax.local_devices()
-        mesh = jax.make_mesh(
-            (len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices
-        )
-        self._everywhere = NamedSharding(mesh, PartitionSpec())
-        self._split = NamedSharding(mesh, PartitionSpec('data'))
-        self._size = -(-batch_size // len(devices)) * len(devices)
-        self._function = jax.jit(
-            function, in_shardings=(self._everywhere, self._split), out_shardings=self._split
-        )
-        self._params = self._placed = None
-
-    def __call__(self, params, batch: np.ndarray) -> np.ndarray:
-        if params is not self._params:
-            self._params, self._placed = params, jax.device_put(params, self._everywhere)
-        filled = np.concatenate([batch, np.repeat(batch[-1:], self._size - len(batch), axis=0)])
-        outputs = self._function(self._placed, jax.device_put(filled, self._split))
-        return jax.device_get(outputs)[: len(batch)]
 
 
 def _results(collectors: Mapping[str, Collector]) -> dict[str, np.ndarray]:

@@ -16,10 +16,11 @@ from cyclegan_jax.checkpoint import CheckpointError, Checkpoints
 from cyclegan_jax.data import Dataset, synthetic
 from cyclegan_jax.errors import UserError, check_at_least, shortlist
 from cyclegan_jax.evaluation import inception_weights, paired, report, scores
-from cyclegan_jax.evaluation.direction import Direction, Extractor, Sharded
+from cyclegan_jax.evaluation.direction import Direction, Extractor
 from cyclegan_jax.evaluation.inception_weights import Weights
 from cyclegan_jax.evaluation.measures import Images, Scores, View
 from cyclegan_jax.interop import Network, load_pretrained, make_module
+from cyclegan_jax.sharding import Batched
 from cyclegan_jax.train_step import make_translate
 
 # (direction, uint8 (n, h, w, c)) -> the translations, uint8
@@ -295,10 +296,10 @@ def _load(
             yield step, networks
 
 
-def _translators(networks: Mapping[str, Network], batch_size: int) -> dict[str, Sharded]:
+def _translators(networks: Mapping[str, Network], batch_size: int) -> dict[str, Batched]:
     """(params, uint8 images) -> uint8 translations, by direction."""
     return {
-        name: Sharded(make_translate(make_module(n.role, n.spec, n.channels)), batch_size)
+        name: Batched(make_translate(make_module(n.role, n.spec, n.channels)), batch_size)
         for name, n in networks.items()
     }
 
