@@ -14,7 +14,7 @@ from PIL import Image
 
 from cyclegan_jax import evaluate, evaluation
 from cyclegan_jax.checkpoint import CheckpointError
-from cyclegan_jax.evaluation import inception_weights, test_set
+from cyclegan_jax.evaluation import inception_weights, training_run
 from cyclegan_jax.interop.files import write_safetensors
 
 
@@ -341,9 +341,9 @@ def test_the_results_are_plain_and_in_float32_for_a_bfloat16_run(workdir, tmp_pa
 
 
 def test_pictures_of_one_name_in_two_folders_are_both_saved(tmp_path):
-    assert test_set._stems(['a/1.png', 'a/2.jpg']) == ['1', '2']
-    assert test_set._stems(['/x/a/1.png', '/x/b/1.png', '/x/2.png']) == ['a/1', 'b/1', '2']
-    keep = test_set._png_writer(tmp_path, {'a': ['t/1.png', 't/1.jpg'], 'b': ['t/1.png']})
+    assert training_run._stems(['a/1.png', 'a/2.jpg']) == ['1', '2']
+    assert training_run._stems(['/x/a/1.png', '/x/b/1.png', '/x/2.png']) == ['a/1', 'b/1', '2']
+    keep = training_run._png_writer(tmp_path, {'a': ['t/1.png', 't/1.jpg'], 'b': ['t/1.png']})
     keep('a2b', 0, blocks(2, 16, 16))
     saved = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob('*.png'))
     assert saved == ['a2b/1.jpg.png', 'a2b/1.png.png']

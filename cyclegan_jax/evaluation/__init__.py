@@ -9,7 +9,7 @@ Imported on first use, since they bring JAX.
 import importlib
 
 _ROOMS = {
-    'evaluate_run': 'test_set',
+    'evaluate_run': 'training_run',
     'evaluate_folders': 'folders',
     'evaluate_label_maps': 'folders',
 }

@@ -5,17 +5,21 @@ target domain?), correspondence (is each the right one?) and reconstruction (can
 """
 
 import functools
+import os
+import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
+from cyclegan_jax import storage
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import measures
 from cyclegan_jax.evaluation.measures import Images, Scores, Translations, as_they_are
 from cyclegan_jax.evaluation.scores import METRICS, SCORES, Features
 from cyclegan_jax.sharding import Batched
 
+_SHA256 = 'inception_sha256'  # in a file of features
 _UNBIASED = 2048  # images; with fewer, FID says as much about their number as about them
 
 
@@ -222,6 +226,46 @@ class Collector:
     def _flush(self) -> None:
         self._done.append(self._apply(np.stack(self._waiting)))
         self._waiting = []
+
+
+def save_features(
+    path: str | os.PathLike, features: Mapping[str, np.ndarray], sha256: str | None
+) -> None:
+    """Writes features by name for `load_features`, but for those that are larger than the images.
+
+    Args:
+      sha256: of the FID network's weights; None if they were not used.
+    """
+    kinds = {metric.features for metric in METRICS.values() if metric.features}
+    kept = {kind.name: features[kind.name] for kind in kinds if kind.kept and kind.name in features}
+    with storage.whole(path) as temporary, temporary.open('wb') as file:
+        np.savez(file, **kept, **{_SHA256: sha256 or ''})
+
+
+def load_features(path: str | os.PathLike, sha256: str | None) -> dict[str, np.ndarray]:
+    """Features by name that `save_features` wrote.
+
+    Args:
+      sha256: of the FID network's weights now; None if they are not used.
+
+    Raises:
+      UserError: the file is something else, damaged, or was made with other weights.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            features = dict(file)
+        made_with = str(features.pop(_SHA256))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f'{path} is not a file written by --save-real, or is damaged ({reason})'
+        ) from error
+    if sha256 and made_with and sha256 != made_with:
+        raise UserError(
+            f'{path} was made with Inception weights of sha256 {made_with[:8]}, --inception has '
+            f'{sha256[:8]}; make it again'
+        )
+    return features
 
 
 def _results(collectors: Mapping[str, Collector]) -> dict[str, np.ndarray]:

@@ -2,7 +2,6 @@
 
 import collections
 import os
-import zipfile
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
@@ -10,15 +9,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cyclegan_jax import storage
 from cyclegan_jax.data import images, synthetic
 from cyclegan_jax.data.sources import Folder
 from cyclegan_jax.errors import UserError, check_at_least, check_choice
 from cyclegan_jax.evaluation import inception_weights, labels, paired, report, scores
-from cyclegan_jax.evaluation.direction import Direction, Extractor
+from cyclegan_jax.evaluation.direction import Direction, Extractor, load_features, save_features
 from cyclegan_jax.evaluation.measures import View, as_they_are
-
-_SHA256 = 'inception_sha256'  # in a file of features
 
 PathLike = str | os.PathLike
 
@@ -58,13 +54,7 @@ def evaluate_folders(
     check_at_least('batch_size', batch_size, 1)
     names = scores.parse(metrics)
     weights = inception_weights.find(inception, any(map(scores.needs_weights, names)))
-    paths = {
-        'fake': fake,
-        'real': real,
-        'other_real': other_real,
-        'input': input,
-        'truth': truth,
-    }
+    paths = {'fake': fake, 'real': real, 'other_real': other_real, 'input': input, 'truth': truth}
     folders = {
         name: _open(name, path)
         for name, path in paths.items()
@@ -114,44 +104,6 @@ def evaluate_folders(
     protocol = {'real': str(real), 'folders': described, 'scored_files': _names(fake_pictures)}
     protocol |= report.protocol([name for name in names if name not in left_out], weights.sha256)
     return recorded | {'not_computed': left_out, 'protocol': protocol}
-
-
-def save_features(path: PathLike, features: Mapping[str, np.ndarray], sha256: str | None) -> None:
-    """Writes features by name for `load_features`, but for those that are larger than the images.
-
-    Args:
-      sha256: of the FID network's weights; None if they were not used.
-    """
-    kinds = {metric.features for metric in scores.METRICS.values() if metric.features}
-    kept = {kind.name: features[kind.name] for kind in kinds if kind.kept and kind.name in features}
-    with storage.whole(path) as temporary, temporary.open('wb') as file:
-        np.savez(file, **kept, **{_SHA256: sha256 or ''})
-
-
-def load_features(path: PathLike, sha256: str | None) -> dict[str, np.ndarray]:
-    """Features by name that `save_features` wrote.
-
-    Args:
-      sha256: of the FID network's weights now; None if they are not used.
-
-    Raises:
-      UserError: the file is something else, damaged, or was made with other weights.
-    """
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            features = dict(file)
-        made_with = str(features.pop(_SHA256))
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        reason = ' '.join(str(error).split()) or type(error).__name__
-        raise UserError(
-            f'{path} is not a file written by --save-real, or is damaged ({reason})'
-        ) from error
-    if sha256 and made_with and sha256 != made_with:
-        raise UserError(
-            f'{path} was made with Inception weights of sha256 {made_with[:8]}, --inception has '
-            f'{sha256[:8]}; make it again'
-        )
-    return features
 
 
 def evaluate_label_maps(

@@ -93,10 +93,8 @@ def _network(unit: Unit, x: Array) -> Array:
 def _mixed_5(unit: Unit, x: Array, pool_features: int) -> Array:
     return _concatenate(
         unit('branch1x1', x, 64),
-        _chain(unit, x, ('branch5x5_1', 48), ('branch5x5_2', 64, 5)),
-        _chain(
-            unit, x, ('branch3x3dbl_1', 64), ('branch3x3dbl_2', 96, 3), ('branch3x3dbl_3', 96, 3)
-        ),
+        _chain(unit, x, 'branch5x5', (48,), (64, 5)),
+        _chain(unit, x, 'branch3x3dbl', (64,), (96, 3), (96, 3)),
         unit('branch_pool', _average_pool(x), pool_features),
     )
 
@@ -104,52 +102,26 @@ def _mixed_5(unit: Unit, x: Array, pool_features: int) -> Array:
 def _mixed_6a(unit: Unit, x: Array) -> Array:
     return _concatenate(
         unit('branch3x3', x, 384, 3, 2, 'VALID'),
-        _chain(
-            unit,
-            x,
-            ('branch3x3dbl_1', 64),
-            ('branch3x3dbl_2', 96, 3),
-            ('branch3x3dbl_3', 96, 3, 2, 'VALID'),
-        ),
+        _chain(unit, x, 'branch3x3dbl', (64,), (96, 3), (96, 3, 2, 'VALID')),
         _max_pool(x, 2, 'VALID'),
     )
 
 
 def _mixed_6(unit: Unit, x: Array, width: int) -> Array:
-    row, column = (1, 7), (7, 1)
+    row, column = (width, (1, 7)), (width, (7, 1))
     return _concatenate(
         unit('branch1x1', x, 192),
-        _chain(
-            unit,
-            x,
-            ('branch7x7_1', width),
-            ('branch7x7_2', width, row),
-            ('branch7x7_3', 192, column),
-        ),
-        _chain(
-            unit,
-            x,
-            ('branch7x7dbl_1', width),
-            ('branch7x7dbl_2', width, column),
-            ('branch7x7dbl_3', width, row),
-            ('branch7x7dbl_4', width, column),
-            ('branch7x7dbl_5', 192, row),
-        ),
+        _chain(unit, x, 'branch7x7', (width,), row, (192, (7, 1))),
+        _chain(unit, x, 'branch7x7dbl', (width,), column, row, column, (192, (1, 7))),
         unit('branch_pool', _average_pool(x), 192),
     )
 
 
 def _mixed_7a(unit: Unit, x: Array) -> Array:
+    last = (192, 3, 2, 'VALID')
     return _concatenate(
-        _chain(unit, x, ('branch3x3_1', 192), ('branch3x3_2', 320, 3, 2, 'VALID')),
-        _chain(
-            unit,
-            x,
-            ('branch7x7x3_1', 192),
-            ('branch7x7x3_2', 192, (1, 7)),
-            ('branch7x7x3_3', 192, (7, 1)),
-            ('branch7x7x3_4', 192, 3, 2, 'VALID'),
-        ),
+        _chain(unit, x, 'branch3x3', (192,), (320, 3, 2, 'VALID')),
+        _chain(unit, x, 'branch7x7x3', (192,), (192, (1, 7)), (192, (7, 1)), last),
         _max_pool(x, 2, 'VALID'),
     )
 
@@ -157,7 +129,7 @@ def _mixed_7a(unit: Unit, x: Array) -> Array:
 def _mixed_7(unit: Unit, x: Array, pool: Callable[[Array], Array]) -> Array:
     row, column = (1, 3), (3, 1)
     wide = unit('branch3x3_1', x, 384)
-    deep = _chain(unit, x, ('branch3x3dbl_1', 448), ('branch3x3dbl_2', 384, 3))
+    deep = _chain(unit, x, 'branch3x3dbl', (448,), (384, 3))
     return _concatenate(
         unit('branch1x1', x, 320),
         unit('branch3x3_2a', wide, 384, row),
@@ -166,6 +138,12 @@ def _mixed_7(unit: Unit, x: Array, pool: Callable[[Array], Array]) -> Array:
         unit('branch3x3dbl_3b', deep, 384, column),
         unit('branch_pool', pool(x), 192),
     )
+
+
+def _chain(unit: Unit, x: Array, name: str, *layers: tuple) -> Array:
+    for number, args in enumerate(layers, 1):
+        x = unit(f'{name}_{number}', x, *args)
+    return x
 
 
 def _convolve(x: Array, kernel: Array, stride: int, padding: str) -> Array:
@@ -178,12 +156,6 @@ def _convolve(x: Array, kernel: Array, stride: int, padding: str) -> Array:
         # Some GPUs would compute float32 convolutions in TF32, and the score would change.
         precision=lax.Precision.HIGHEST,
     )
-
-
-def _chain(unit: Unit, x: Array, *layers: tuple) -> Array:
-    for name, *args in layers:
-        x = unit(name, x, *args)
-    return x
 
 
 def _concatenate(*branches: Array) -> Array:
