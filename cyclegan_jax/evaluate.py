@@ -83,8 +83,9 @@ def main(argv: list[str] | None = None) -> int:
 
 def _evaluate(args: argparse.Namespace) -> int:
     """Returns the exit status: 0, or 2 if all was done but what needs the Inception weights."""
+    from cyclegan_jax import storage
     from cyclegan_jax.errors import UserError, check_at_least, printable, tell
-    from cyclegan_jax.evaluation import inception_weights, report, scores
+    from cyclegan_jax.evaluation import inception_weights, scores
 
     check_at_least('--batch-size', args.batch_size, 1)
     if args.save_inception:
@@ -104,7 +105,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         print(*tables, sep='\n')
         missing |= found.get('not_computed', {})
         if path:
-            report.write(Path(path), found)
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            storage.write_json(path, found)
             written.append(path)
     if missing:
         print(f'  not computed: {printable(scores.listed(missing))}')

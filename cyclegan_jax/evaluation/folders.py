@@ -108,7 +108,7 @@ def evaluate_folders(
 
 def evaluate_label_maps(
     predictions: PathLike,
-    labels_: PathLike,
+    truth: PathLike,
     *,
     untranslated: PathLike | None = None,
     oracle: PathLike | None = None,
@@ -116,7 +116,7 @@ def evaluate_label_maps(
     label_ids: bool = False,
     legacy: bool = False,
 ) -> dict:
-    """Scores folders of predicted label maps, paired by name with the true ones of `labels_`.
+    """Scores folders of predicted label maps, paired by name with the true ones.
 
     Args:
       predictions: of a segmentation network, from translations.
@@ -133,13 +133,13 @@ def evaluate_label_maps(
       UserError: folders that are empty or do not match, or a palette that does not exist.
     """
     classes, colours, void = _palette(palette)
-    truth = LabelMaps(_open('labels', labels_), colours, void=void, label_ids=label_ids)
+    true_maps = LabelMaps(_open('labels', truth), colours, void=void, label_ids=label_ids)
     folders = {'untranslated': untranslated, 'predictions': predictions, 'oracle': oracle}
     folders = {name: path for name, path in folders.items() if path}
     found, ious, closed = {}, {}, {}
     for name, path in folders.items():
         predicted = LabelMaps(_open(name, path), colours, label_ids=label_ids)
-        counts = confusion(truth, predicted, len(colours))
+        counts = confusion(true_maps, predicted, len(colours))
         found[name] = labels.scores(counts, legacy)
         ious[name] = dict(zip(classes, labels.class_ious(counts).tolist(), strict=True))
     if len(found) == 3:
@@ -152,14 +152,14 @@ def evaluate_label_maps(
         'scores': found,
         'class_iou': ious,
         'gap_closed': closed,
-        'label_maps': len(truth),
+        'label_maps': len(true_maps),
         'protocol': {
             'formula': 'legacy' if legacy else 'means over the classes in the truth',
             'palette': palette,
             'label_ids': label_ids,
-            'labels': str(labels_),
+            'labels': str(truth),
             **{name: str(path) for name, path in folders.items()},
-            'scored_files': truth.names,
+            'scored_files': true_maps.names,
             **report.protocol((), None),
         },
     }

@@ -14,7 +14,7 @@ import numpy as np
 from absl import logging
 
 from cyclegan_jax import storage
-from cyclegan_jax.errors import UserError, shortlist
+from cyclegan_jax.errors import UserError, describe, shortlist
 from cyclegan_jax.evaluation import inception
 from cyclegan_jax.interop.files import read_tensors, write_safetensors
 
@@ -60,11 +60,11 @@ def find(path: str | os.PathLike | None, wanted: bool = True) -> Weights:
         return Weights(None, None, MISSING)
     try:
         return Weights(*load(path or variable))
-    except WeightsError as error:
+    except (WeightsError, OSError) as error:
         if path:
             raise
-        logging.warning('%s=%s: %s', VARIABLE, variable, error)
-        return Weights(None, None, str(error))
+        logging.warning('%s=%s: %s', VARIABLE, variable, describe(error))
+        return Weights(None, None, describe(error))
 
 
 def load(path: str | os.PathLike) -> tuple[Params, str]:

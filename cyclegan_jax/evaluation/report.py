@@ -3,9 +3,7 @@
 import importlib.metadata
 import platform
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 
-from cyclegan_jax import storage
 from cyclegan_jax.evaluation.direction import Direction
 from cyclegan_jax.evaluation.measures import Scores
 from cyclegan_jax.evaluation.scores import BASELINES, METRICS, SCORES, Score
@@ -36,16 +34,6 @@ def record(direction: Direction, scores: Scores) -> dict:
         'real_images': direction.real_count,
         'warnings': direction.warnings(scores),
     }
-
-
-def write(path: Path, contents: dict) -> None:
-    """Writes JSON, and makes the folder for it.
-
-    Raises:
-      OSError: the path cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    storage.write_json(path, contents)
 
 
 def known(baselines: Mapping[str, Scores], scores: Scores, score: Score) -> Iterator[tuple]:
