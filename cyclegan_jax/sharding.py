@@ -10,11 +10,14 @@ from typing import Any
 
 import jax
 import numpy as np
+from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from cyclegan_jax.errors import UserError
 
 Array = jax.Array
 
-_PROGRAMS = 8  # compiled ones that `Batched` keeps
+_PROGRAMS = 8  # compiled for as many shapes; each may hold megabytes
 
 
 def initialize_multihost() -> None:
@@ -25,7 +28,7 @@ def initialize_multihost() -> None:
     JAX_PROCESS_ID.
 
     Raises:
-      ValueError: there is no cluster to be found. It is never taken for a run of one: that would
+      UserError: there is no cluster to be found. It is never taken for a run of one: that would
         start as many unconnected runs in one workdir as there are processes.
     """
     count, index = os.environ.get('JAX_NUM_PROCESSES'), os.environ.get('JAX_PROCESS_ID')
@@ -34,7 +37,7 @@ def initialize_multihost() -> None:
             num_processes=int(count) if count else None, process_id=int(index) if index else None
         )
     except ValueError as error:
-        raise ValueError(
+        raise UserError(
             f'--multihost found no other processes ({error}); start it on a pod or under Slurm or '
             'MPI, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.'
         ) from error
@@ -44,17 +47,21 @@ def make_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None) -> M
     """All devices of all processes, or the given ones, in a row.
 
     Raises:
-      ValueError: the batch cannot be split evenly over the devices.
+      UserError: the batch cannot be split evenly over the devices.
     """
     devices = jax.devices() if devices is None else devices
     count = len(devices)
     if batch_size % count:
-        raise ValueError(
+        raise UserError(
             f'batch_size is {batch_size}, which {count} devices cannot share evenly; choose a '
             f'multiple of {count}, or show fewer devices to the program (CUDA_VISIBLE_DEVICES).'
         )
+    return _row(devices)
+
+
+def _row(devices: Sequence[jax.Device]) -> Mesh:
     # Auto axes: plain data parallelism, for which the compiler finds the one all-reduce it needs.
-    return jax.make_mesh((count,), ('data',), axis_types=(AxisType.Auto,), devices=devices)
+    return jax.make_mesh((len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices)
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -75,96 +82,83 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
     }
 
 
-def put(sharding: NamedSharding, array: np.ndarray) -> Array:
-    """An array that every process has, on the devices of a sharding.
-
-    `jax.device_put` would compare what the processes have bit by bit, and stop where one has
-    rounded otherwise.
-    """
-    places = sharding.addressable_devices_indices_map(array.shape)
-    shards = [jax.device_put(array[index], device) for device, index in places.items()]
-    return jax.make_array_from_single_device_arrays(array.shape, sharding, shards)
-
-
 class Batched:
-    """`function(params, images)` over any number of images, in batches shared by the devices.
+    """`function(params, images)` over any number of images, in batches that the devices share.
 
-    The last batch is filled up to a power of two, and only the most recently used programs are
-    kept, so that neither many numbers nor many sizes of images fill the memory. Where a batch does
-    not fit into it, smaller ones are tried. None of this shows in the result.
+    The last batch is filled up to one of a few sizes, so that few programs are compiled. Programs
+    are kept for the shapes used last. Where a batch does not fit into memory, it is halved.
 
     Args:
-      function: from a tree of arrays and a batch of images (n, ...) to a tree of arrays (n, ...),
-        each image by itself.
-      batch_size: the most images at a time.
-      mesh: by default all devices of this process, of which a small batch uses a few. If it spans
-        several processes, all of them must call this with the same images.
+      function: (tree of parameters, (n, ...)) -> (n, ...), or a tree of such; jitted here. What it
+        makes of an image may not depend on the others.
+      batch_size: images at a time, at most, rounded up to a multiple of the devices.
+      mesh: the devices. All processes that have a part of it must call with equal images, and all
+        get all outputs; only what they call with may differ unnoticed, so compute it alike. By
+        default the devices of this process, no more than there are images in a batch.
     """
 
     def __init__(self, function: Callable, batch_size: int, mesh: Mesh | None = None):
-        self._function, self._batch_size = function, batch_size
-        self._devices = jax.local_devices() if mesh is None else list(mesh.devices.flat)
-        self._alone = mesh is None or not mesh.is_multi_process
-        self._fits = {}  # by the shape of an image: the batch size, where it had to be halved
-        self._placed = None, {}  # a tree of parameters and, by number of devices, its places
-        self._program = functools.lru_cache(_PROGRAMS)(self._compile)
+        self._mesh = _row(jax.local_devices()[:batch_size]) if mesh is None else mesh
+        self._per_device = -(-batch_size // self._mesh.size)
+        self._placed = None, None
+        places = replicated(self._mesh), split(self._mesh)
+        gathered = places[0] if self._mesh.is_multi_process else places[1]
+
+        @functools.lru_cache(_PROGRAMS)
+        def program(shape: tuple[int, ...], dtype: np.dtype) -> Callable:
+            # Of a function of its own: what JAX keeps for it goes with it.
+            return jax.jit(
+                lambda params, images: function(params, images),
+                in_shardings=places,
+                out_shardings=gathered,
+            )
+
+        self._program = program
 
     def __call__(self, params: Any, images: np.ndarray) -> Any:
-        """The outputs for (n, ...), n at least 1, as arrays of the host, (n, ...).
+        """Returns the outputs for images (n, ...), as arrays of the host with n rows.
 
         Args:
-          params: host arrays, placed once as long as the same tree is given; or global arrays,
-            replicated on the mesh.
-
-        Raises:
-          jax.errors.JaxRuntimeError: RESOURCE_EXHAUSTED, if a single image does not fit.
+          params: put on the devices, where they are not yet, and kept there until others come.
         """
-        outputs, start, shape = [], 0, images.shape[1:]
-        while start < len(images):
-            size = self._fits.get(shape, self._batch_size)
-            batch = images[start : start + size]
+        params = self._place(params)
+        outputs, done = [], 0
+        while not outputs or done < len(images):
+            batch = images[done : done + self._per_device * self._mesh.size]
             try:
                 outputs.append(self._run(params, batch))
             except jax.errors.JaxRuntimeError as error:
-                if 'RESOURCE_EXHAUSTED' not in str(error) or len(batch) == 1:
+                # Another process might not have failed, and would wait for this one.
+                if 'RESOURCE_EXHAUSTED' not in str(error) or self._mesh.is_multi_process:
                     raise
-                # Processes of one run have equal devices, and come to this together.
-                self._fits[shape] = -(-len(batch) // 2)
-                continue
-            start += len(batch)
+                if self._per_device == 1:
+                    raise
+                self._per_device //= 2
+                number = self._per_device * self._mesh.size
+                logging.warning('out of memory: going on with batches of %d images', number)
+            else:
+                done += len(batch)
         return jax.tree.map(lambda *parts: np.concatenate(parts), *outputs)
 
     def _run(self, params: Any, batch: np.ndarray) -> Any:
-        devices = self._devices[: _power_of_two(len(batch))] if self._alone else self._devices
-        each = min(
-            _power_of_two(-(-len(batch) // len(devices))), -(-self._batch_size // len(devices))
-        )
-        mesh = make_mesh(len(devices), devices)
-        filling = np.repeat(batch[-1:], each * len(devices) - len(batch), axis=0)
-        filled = put(split(mesh), np.concatenate([batch, filling]))
-        arguments = self._place(params, mesh), filled
-        leaves, tree = jax.tree.flatten(arguments)
-        shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves)
-        outputs = self._program(mesh, tree, tuple(shapes))(*arguments)
-        return jax.tree.map(lambda x: x[: len(batch)], jax.device_get(outputs))
+        number = len(batch)
+        wanted = max(1, -(-number // self._mesh.size))
+        per_device = min(1 << (wanted - 1).bit_length(), self._per_device)
+        filled = np.zeros((per_device * self._mesh.size, *batch.shape[1:]), batch.dtype)
+        filled[:number] = batch
+        # `device_put` would have processes compare the images bit by bit, though computed ones may
+        # differ by rounding on honest machines.
+        with jax.transfer_guard('allow'):  # it is meant, as that of `device_put` would be
+            placed = jax.make_array_from_callback(
+                filled.shape, split(self._mesh), filled.__getitem__
+            )
+        outputs = jax.device_get(self._program(filled.shape, filled.dtype)(params, placed))
+        return jax.tree.map(lambda array: array[:number], outputs)
 
-    def _place(self, params: Any, mesh: Mesh) -> Any:
-        everywhere = replicated(mesh)
-        if all(getattr(x, 'sharding', None) == everywhere for x in jax.tree.leaves(params)):
-            return params  # not kept: a step of the training may give its memory away
-        tree, places = self._placed
-        if tree is not params:
-            self._placed = params, places = params, {}
-        if mesh.size not in places:
-            places[mesh.size] = jax.tree.map(lambda x: put(everywhere, np.asarray(x)), params)
-        return places[mesh.size]
-
-    def _compile(self, mesh: Mesh, tree: Any, shapes: tuple) -> Callable:
-        # A new function each time: JAX keeps what it knows of one for as long as it lives.
-        jitted = jax.jit(lambda *args: self._function(*args), out_shardings=replicated(mesh))
-        return jitted.lower(*jax.tree.unflatten(tree, shapes)).compile()
-
-
-def _power_of_two(number: int) -> int:
-    """The least that is no smaller."""
-    return 1 << (number - 1).bit_length()
+    def _place(self, params: Any) -> Any:
+        place = replicated(self._mesh)
+        if all(isinstance(x, Array) and x.sharding == place for x in jax.tree.leaves(params)):
+            return params
+        if self._placed[0] is not params:
+            self._placed = params, jax.device_put(params, place)
+        return self._placed[1]

@@ -1,7 +1,6 @@
 """The command: what it writes, prints and refuses. Each mistake is one line, and no number."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -334,9 +333,7 @@ def test_a_damaged_config_is_told_in_one_line(change, message, workdir, tmp_path
 def test_the_results_are_plain_and_in_float32_for_a_bfloat16_run(workdir, tmp_path):
     """As those of `translate`."""
     [expected] = evaluation.evaluate_run(workdir, metrics='paired')
-    shutil.copytree(workdir, tmp_path / 'run')
-    config = json.loads((workdir / 'config.json').read_text()) | {'dtype': 'bfloat16'}
-    (tmp_path / 'run' / 'config.json').write_text(json.dumps(config))
+    write_run(tmp_path / 'run', steps=(7,), dtype='bfloat16')
     [found] = evaluation.evaluate_run(tmp_path / 'run', metrics=['paired'])
     assert found['a2b'] == expected['a2b']
     assert found['protocol']['dtype'] == 'float32'

@@ -30,92 +30,87 @@ def test_multihost_without_a_cluster_is_an_error_and_not_a_run_of_one():
         [sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=False
     )
     assert result.returncode == 1
-    assert 'ValueError: --multihost found no other processes' in result.stderr
+    assert 'UserError: --multihost found no other processes' in result.stderr
 
 
-def images(number, side=4, seed=0):
-    return np.random.default_rng(seed).uniform(size=(number, side, side, 1)).astype(np.float32)
+def count(params, images):
+    return {'sum': images.sum(axis=(1, 2, 3)) * params['scale'], 'same': images}
 
 
-def means(params, batch):
-    return {'mean': batch.mean(axis=(1, 2, 3)) * params['scale'], 'image': batch + 1}
+def numbers(n, side=4):
+    return np.arange(n * side * side * 3, dtype=np.float32).reshape(n, side, side, 3)
 
 
-@pytest.mark.parametrize('devices', [1, 6, 8])
-def test_any_number_of_images_gives_what_each_gives_alone(devices):
-    mesh = sharding.make_mesh(devices, jax.devices()[:devices])
-    batched = sharding.Batched(means, batch_size=12, mesh=mesh)
-    for number in (1, 3, 12, 29):
-        given = images(number)
-        outputs = batched({'scale': np.float32(2)}, given)
-        np.testing.assert_allclose(outputs['mean'], given.mean(axis=(1, 2, 3)) * 2, rtol=1e-6)
-        np.testing.assert_array_equal(outputs['image'], given + 1)
+@pytest.mark.parametrize('batch_size', [1, 6, 8, 24, 100])
+@pytest.mark.parametrize('n', [0, 1, 7, 8, 25])
+def test_any_number_of_images_in_any_batches_gives_the_same(n, batch_size):
+    outputs = sharding.Batched(count, batch_size)({'scale': np.float32(2)}, numbers(n))
+    np.testing.assert_array_equal(outputs['same'], numbers(n))
+    np.testing.assert_allclose(outputs['sum'], 2 * numbers(n).sum(axis=(1, 2, 3)), rtol=1e-6)
 
 
-def test_batches_are_shared_by_devices_and_filled_up_but_not_by_much():
-    seen = []
+def test_devices_share_a_batch_and_few_shapes_are_compiled():
+    traced = []
 
-    def function(params, batch):
-        seen.append(batch.shape[0])
-        return batch
+    def function(params, images):
+        traced.append(images.shape[0])
+        return images
 
-    batched = sharding.Batched(function, batch_size=32)
-    for number in (1, 3, 32, 32, 37, 41):  # 37 is 32 and 5; 41 is 32 and 9
-        batched({}, images(number))
-    assert seen == [1, 4, 32, 8, 16]
-
-
-def test_the_programs_that_are_kept_are_few():
-    compiled = []
-    batched = sharding.Batched(lambda params, x: compiled.append(x.shape) or x, batch_size=1)
-    sides = [*range(1, 12), 11, 1]
-    for side in sides:
-        batched({}, images(1, side))
-    assert [shape[1] for shape in compiled] == [*range(1, 12), 1]  # 11 was kept, 1 was not
+    batched = sharding.Batched(function, 30)  # rounded up to 32
+    for n in range(1, 70):
+        assert len(batched({}, numbers(n))) == n
+    assert sorted(traced) == [8, 16, 32]
+    traced.clear()
+    sharding.Batched(function, 3)({}, numbers(4))
+    assert sorted(traced) == [3]  # no more devices than images in a batch
 
 
 def test_parameters_are_placed_once(monkeypatch):
-    placed = []
-    put = sharding.put
-    monkeypatch.setattr(sharding, 'put', lambda *args: placed.append(args[1].shape) or put(*args))
-    batched = sharding.Batched(means, batch_size=8)
-    params = {'scale': np.float32(2)}
-    for _ in range(3):
-        batched(params, images(8))
-    assert placed.count(()) == 1
-    result = batched({'scale': np.float32(3)}, images(8))  # another tree
-    np.testing.assert_allclose(result['mean'], images(8).mean(axis=(1, 2, 3)) * 3, rtol=1e-6)
-
-
-def test_parameters_of_a_run_are_taken_where_they_are():
-    mesh = sharding.make_mesh(8)
-    params = jax.device_put({'scale': np.float32(2)}, sharding.replicated(mesh))
-    batched = sharding.Batched(means, batch_size=8, mesh=mesh)
+    placed, put = [], jax.device_put
+    monkeypatch.setattr(jax, 'device_put', lambda *args: placed.append(args) or put(*args))
+    batched, params = sharding.Batched(count, 8), {'scale': np.float32(2)}
+    for _ in range(2):
+        batched(params, numbers(20))
+    assert len(placed) == 1
+    assert batched({'scale': np.float32(3)}, numbers(1))['sum'] == 3 * numbers(1).sum()
+    in_place = put({'scale': np.float32(2)}, sharding.replicated(sharding.make_mesh(8)))
     with jax.transfer_guard('disallow'):
-        batched(params, images(8))
-    params['scale'].delete()  # as a step does, that is given its state
-    batched(jax.device_put({'scale': np.float32(2)}, sharding.replicated(mesh)), images(8))
+        sharding.Batched(count, 8, sharding.make_mesh(8))(in_place, numbers(9))
+    assert len(placed) == 2
 
 
 def test_a_batch_that_does_not_fit_is_halved(monkeypatch):
-    batched = sharding.Batched(means, batch_size=16)
-    run, tried = batched._run, []
+    sizes, run = [], sharding.Batched._run
 
-    def small_device(params, batch):
-        tried.append(len(batch))
-        if len(batch) > 4:
+    def tight(self, params, batch):
+        sizes.append(len(batch))
+        if len(batch) > limit:
             raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
-        return run(params, batch)
+        return run(self, params, batch)
 
-    monkeypatch.setattr(batched, '_run', small_device)
-    given = images(16)
-    for _ in range(2):
-        np.testing.assert_array_equal(batched({'scale': 1.0}, given)['image'], given + 1)
-    assert tried == [16, 8, *8 * [4]]  # what did not fit once is not tried again
-
-    def no_device(params, batch):
-        raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory')
-
-    monkeypatch.setattr(batched, '_run', no_device)
+    monkeypatch.setattr(sharding.Batched, '_run', tight)
+    mesh = sharding.make_mesh(1, jax.devices()[:1])
+    limit = 5
+    batched = sharding.Batched(count, 16, mesh)
+    params = {'scale': np.float32(1)}
+    np.testing.assert_array_equal(batched(params, numbers(18))['same'], numbers(18))
+    assert sizes == [16, 8, 4, 4, 4, 4, 2]
+    limit = 0
     with pytest.raises(jax.errors.JaxRuntimeError, match='RESOURCE_EXHAUSTED'):
-        batched({'scale': 1.0}, given)
+        batched(params, numbers(3))
+    monkeypatch.setattr(sharding.Batched, '_run', lambda *_: 1 // 0)
+    with pytest.raises(ZeroDivisionError):  # nothing else is taken for it
+        batched(params, numbers(3))
+
+
+def test_programs_of_the_last_few_shapes_are_kept():
+    traced = []
+
+    def function(params, images):
+        traced.append(images.shape[1])
+        return images
+
+    batched = sharding.Batched(function, 1)
+    for side in [*range(1, 10), 9, 3, 1]:  # the tenth shape drops the first
+        batched({}, numbers(1, side))
+    assert traced == [*range(1, 10), 1]
