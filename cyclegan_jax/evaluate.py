@@ -12,7 +12,10 @@ network, or a photo-to-labels translation, makes of pictures whose labels are kn
 """
 
 import argparse
+import os
 import sys
+from collections.abc import Iterator
+from pathlib import Path
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -70,17 +73,94 @@ def main(argv: list[str] | None = None) -> int:
     args = parse(argv)
     # Imported here, so that --help and a mistyped flag are answered at once.
     from cyclegan_jax import process
-    from cyclegan_jax.evaluation import script
 
-    process.set_up()
-    try:
-        return script.run(args)
-    except KeyboardInterrupt:
-        print('Interrupted.', file=sys.stderr)
-        return 130
-    except (ValueError, OSError, ImportError) as error:
-        print(f'error: {error}', file=sys.stderr)
+    return process.run_command(
+        lambda: _evaluate(args),
+        interrupted='Interrupted: what is written is whole; the rest is not there.',
+        out_of_memory='give a smaller --batch-size.',
+    )
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    """Returns the exit status: 0, or 2 if all was done but what needs the Inception weights."""
+    from cyclegan_jax import storage
+    from cyclegan_jax.errors import UserError, check_at_least, printable, tell
+    from cyclegan_jax.evaluation import inception_weights, scores
+
+    check_at_least('--batch-size', args.batch_size, 1)
+    if args.save_inception:
+        path = args.inception or os.environ.get(inception_weights.VARIABLE)
+        if not path:
+            raise UserError('--save-inception wants --inception=FILE, the file to be converted')
+        inception_weights.convert(path, args.save_inception)
+        print(f'Written: {printable(args.save_inception)}')
+        return 0
+    if sum(map(bool, (args.workdir, args.fake, args.predictions))) != 1:
+        raise UserError(
+            'give one of --workdir=DIR, --fake=DIR with --real=DIR, --predictions=DIR with '
+            '--labels=DIR'
+        )
+    missing, written = {}, []
+    for found, tables, path in _results(args):
+        print(*tables, sep='\n')
+        missing |= found.get('not_computed', {})
+        if path:
+            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            storage.write_json(path, found)
+            written.append(path)
+    if missing:
+        print(f'  not computed: {printable(scores.listed(missing))}')
+    for path in written:
+        print(f'Written: {printable(str(path))}')
+    asked = scores.parse(args.metrics) if args.metrics else []
+    if lost := [name for name in asked if name in missing and scores.needs_weights(name)]:
+        tell(f'All else is done. Not computed: {", ".join(lost)}.')
         return 2
+    return 0
+
+
+def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | Path | None]]:
+    """What the flags ask for: (result, tables, where it is to be written)."""
+    from cyclegan_jax import evaluation
+    from cyclegan_jax.errors import UserError, printable
+    from cyclegan_jax.evaluation import report
+
+    def chosen(*names: str) -> dict:
+        return {name: getattr(args, name) for name in names}
+
+    if args.predictions:
+        if not args.labels:
+            raise UserError('--predictions=DIR wants --labels=DIR, the true label maps')
+        found = evaluation.evaluate_label_maps(
+            args.predictions,
+            args.labels,
+            **chosen('untranslated', 'oracle', 'palette', 'label_ids', 'legacy'),
+        )
+        yield found, [report.label_table(found)], args.output
+    elif args.fake:
+        if not args.real:
+            raise UserError('--fake=DIR wants --real=DIR, the real pictures to compare with')
+        found = evaluation.evaluate_folders(
+            args.fake,
+            args.real,
+            **chosen('other_real', 'input', 'truth', 'save_real'),
+            **chosen('metrics', 'inception', 'batch_size'),
+        )
+        title = printable(f'{args.fake} against {args.real}')
+        yield found, [report.table(title, found)], args.output
+    else:
+        if args.output and args.all_steps:
+            raise UserError('--output is one file but --all-steps writes several; leave one out')
+        for found in evaluation.evaluate_run(
+            args.workdir,
+            step='all' if args.all_steps else args.step,
+            paired=args.paired or None,
+            **chosen('save_images', 'overwrite', 'legacy', 'metrics', 'inception', 'batch_size'),
+        ):
+            title = printable(args.workdir) + f', step {found["step"]}'
+            tables = [report.table(f'{title}, {d}', found[d]) for d in ('a2b', 'b2a')]
+            file = Path(args.workdir, 'evaluation', f'step_{found["step"]}.json')
+            yield found, tables, args.output or file
 
 
 if __name__ == '__main__':

@@ -19,9 +19,10 @@ def tiny_config(**data):
     return config
 
 
-def write_run(workdir: Path, steps: tuple[int, ...]) -> None:
+def write_run(workdir: Path, steps: tuple[int, ...], dtype: str = 'float32') -> None:
     """A workdir with a checkpoint for each step, of other random parameters each."""
     config = tiny_config()
+    config.dtype = dtype
     nets = networks.make_networks(
         {'a': 3, 'b': 3}, config.generator, config.discriminator, config.dtype
     )

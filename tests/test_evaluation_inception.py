@@ -10,7 +10,7 @@ import pytest
 from inception_state import blocks, random_state_dict
 from oracles import oracle
 
-from cyclegan_jax.evaluation import inception, inception_weights, resize
+from cyclegan_jax.evaluation import inception, inception_weights
 from cyclegan_jax.interop.files import write_safetensors
 
 FIXTURE = Path(__file__).parent / 'fixtures' / 'inception_features.npy'
@@ -23,7 +23,7 @@ def state():
 
 @pytest.fixture(scope='module')
 def images():
-    return np.stack([resize.prepare(image, 'pytorch') for image in blocks(2, 64, 96)])
+    return np.stack([inception.prepare(image, 'pytorch') for image in blocks(2, 64, 96)])
 
 
 def relative_error(x: np.ndarray, y: np.ndarray) -> float:
@@ -56,7 +56,7 @@ def test_agrees_with_the_module_of_pytorch_fid(state, monkeypatch):
         raw = blocks(2, height, width)
         with torch.no_grad():
             [expected] = network(torch.from_numpy(raw).permute(0, 3, 1, 2) / 255.0)
-        prepared = np.stack([resize.prepare(image, 'pytorch') for image in raw])
+        prepared = np.stack([inception.prepare(image, 'pytorch') for image in raw])
         assert relative_error(features(params, prepared), expected.numpy()[..., 0, 0]) < 1e-5
 
 
@@ -136,6 +136,15 @@ def test_a_file_that_is_not_the_weights_is_refused(content, tmp_path):
     message = refused(path)
     assert f'has {len(content)} bytes (not about 96 MB)' in message
     assert 'wanted 6726825d' in message
+
+
+def test_a_file_of_the_right_size_is_not_told_to_be_of_another(tmp_path):
+    path = tmp_path / inception_weights.FILE
+    with path.open('wb') as file:
+        file.truncate(95_628_359)
+    message = refused(path)
+    assert 'has the right size, but a sha256' in message
+    assert 'bytes' not in message
 
 
 def test_a_file_that_is_not_there_is_named(tmp_path):

@@ -7,7 +7,12 @@ from PIL import Image
 
 from cyclegan_jax import data
 from cyclegan_jax.data import synthetic
-from cyclegan_jax.evaluation import test_set
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.evaluation import measures, test_set
+from cyclegan_jax.evaluation import scores as table
+from cyclegan_jax.evaluation.direction import Direction, Extractor
+from cyclegan_jax.evaluation.in_training import Scorer
+from cyclegan_jax.evaluation.measures import as_they_are
 from cyclegan_jax.evaluation.test_set import TestSet
 
 METRICS = 'randconv_kid_v1', 'swd', 'paired', 'cycle', 'labels', 'monitors'
@@ -94,9 +99,9 @@ def test_the_real_side_is_seen_once(dataset, monkeypatch):
     monkeypatch.setattr(test_set._Cropped, '__getitem__', lambda *_: pytest.fail('read again'))
     inputs = np.zeros((12, 32, 32, 3), np.uint8)
     for direction in tests.directions.values():
-        direction._inputs = inputs
+        direction.inputs = inputs
         _ = direction.baselines
-        direction.score([(inputs, None)])
+        direction.score(as_they_are(inputs))
 
 
 def test_all_translations_are_shown_in_order(tests):
@@ -134,3 +139,84 @@ def test_pairs_that_are_not_are_refused(tmp_path):
     dataset = folder_set(tmp_path, ['1.png', '2.png'], ['1.png', '3.png'])
     with pytest.raises(ValueError, match='on one side only 2, 3'):
         TestSet(dataset, ['paired'], paired=True)
+
+
+def test_a_translation_is_never_shuffled_to_its_own_truth():
+    """Of seven, the seventh further on is itself; of one, there is no other."""
+    for count in (2, 7, 14):
+        images = np.random.RandomState(count).randint(0, 256, (count, 16, 16, 3)).astype(np.uint8)
+        shuffled = measures.result_of(measures.shuffled_likeness(images), images)
+        assert shuffled['psnr_shuffled'] < 20, count
+    assert measures.shuffled_likeness(images[:1]) is None
+
+
+def test_equal_real_images_have_no_diversity_to_compare_with():
+    real = np.full((4, 16, 16, 3), 90, np.uint8)
+    direction = Direction(Extractor(None, 4), ['monitors'], count=4, real=real, inputs=real)
+    assert direction.score(as_they_are(real)).keys() == {'correlation'}
+
+
+def scorer(dataset, metrics='paired,labels', keep_best='', best=None):
+    return Scorer(dataset, metrics, keep_best, best, 'labels')
+
+
+def test_scores_in_training_stand_beside_all_that_is_known(dataset):
+    """Above all the mean picture's: what does not even beat that has learnt nothing."""
+    scalars, [line, _], best = scorer(dataset).score(lambda _, images: images)
+    assert best is None
+    for baseline in ('untranslated', 'mean_image'):
+        value = scalars[f'evaluation/psnr/a2b_{baseline}']
+        assert f'{baseline} {value:.3g}' in line
+    assert scalars['evaluation/psnr/a2b_mean_image'] > scalars['evaluation/psnr/a2b'] + 2
+    assert 'evaluation/class_iou/b2a_label_ceiling' in scalars
+
+
+@pytest.mark.parametrize(
+    ('keep_best', 'message'),
+    [
+        ('class_iou_a2b', 'class_iou is computed of b2a only'),
+        ('cycle_psnr_a2b', 'must be a score and a direction'),
+        ('psnr_capped_a2b', 'must be a score and a direction'),
+        ('psnr_b', 'must be a score and a direction'),
+        ('swd_a2b', 'swd is not computed, only labels, paired'),
+        ('fid_clean_a2b', 'fid_clean is not computed'),
+    ],
+)
+def test_what_evaluations_will_not_have_cannot_be_kept(keep_best, message, dataset):
+    """Told when the run is prepared, not at its first evaluation."""
+    with pytest.raises(UserError, match=message):
+        scorer(dataset, keep_best=keep_best)
+
+
+@pytest.mark.parametrize(('score', 'better'), [('l1_a2b', 0), ('psnr_a2b', 100)])
+def test_the_best_is_what_the_table_calls_better(score, better, dataset):
+    known = {'score': score, 'value': 25.0 if better else 0.1}
+    found = scorer(dataset, keep_best=score, best=known)
+    assert found.score(lambda _, images: images)[2] is None
+    assert found.score(Truth(dataset))[2] == {'score': score, 'value': better}
+
+
+def test_a_new_distribution_score_is_an_entry_of_the_table(dataset, monkeypatch):
+    """It is computed as it says, with floor and ceiling, and can be kept."""
+    entry = table.Metric(
+        name='brightness',
+        scores=(table.Score('brightness', 'lower'),),
+        features=table.Features('mean', prepare=lambda image, *_: image.mean()),
+        distance=lambda x, y: {'': abs(x.mean() - y.mean()), '_detail': 7},
+    )
+    monkeypatch.setitem(table.METRICS, 'brightness', entry)
+    monkeypatch.setitem(table.SCORES, 'brightness', entry.scores[0])
+    found = scorer(dataset, 'brightness', 'brightness_a2b')
+    scalars, _, best = found.score(lambda _, images: images // 2)
+    assert best['value'] == scalars['evaluation/brightness/a2b']
+    assert scalars['evaluation/brightness/a2b_ceiling'] < best['value']
+    assert 'evaluation/brightness/a2b_floor' in scalars
+    assert not any('detail' in name for name in scalars)
+
+
+def test_each_score_is_declared_once():
+    declared = [score.name for metric in table.METRICS.values() for score in metric.scores]
+    assert len(declared) == len(set(declared))
+    for metric in table.METRICS.values():
+        assert bool(metric.features) == bool(metric.distance) != bool(metric.measures)
+        assert metric.baselines.keys() <= set(table.BASELINES)

@@ -89,6 +89,23 @@ def test_ssim_equals_its_definition():
     np.testing.assert_allclose(ssim(x, y), expected, rtol=1e-9)
 
 
+def test_ssim_is_that_of_scikit_image():
+    metrics = pytest.importorskip('skimage.metrics')
+    x, y = noise(1, 40, 56, 3), noise(1, 40, 56, 3, seed=1) // 2
+    theirs = metrics.structural_similarity(
+        x[0],
+        y[0],
+        data_range=255,
+        channel_axis=-1,
+        gaussian_weights=True,
+        sigma=1.5,
+        use_sample_covariance=False,
+    )
+    assert ssim(x, y) == pytest.approx(theirs, rel=1e-9)
+    theirs = metrics.peak_signal_noise_ratio(x[0], y[0], data_range=255)
+    assert psnr(x, y) == pytest.approx(theirs, rel=1e-12)
+
+
 def test_ssim_has_one_window_at_side_11():
     x, y = noise(1, 11, 11, 1), noise(1, 11, 11, 1, seed=1)
     assert ssim(x, y) == pytest.approx(ssim_by_definition(x[0, ..., 0], y[0, ..., 0]))

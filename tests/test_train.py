@@ -384,7 +384,7 @@ def test_the_best_checkpoint_is_kept_beside_the_latest(tmp_path):
     [
         ({'keep_best': 'psnr'}, 'a score and a direction, such as psnr_a2b'),
         ({'keep_best': 'fid_pytorch_a2b'}, 'fid_pytorch is not computed'),
-        ({'evaluate_metrics': 'paird'}, "evaluate_metrics has 'paird', did you mean 'paired'?"),
+        ({'evaluate_metrics': 'paird'}, "(did you mean 'paired'?)"),
     ],
 )
 def test_mistakes_about_scores_are_told(fields, said, tmp_path, capsys):

@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image
 
 from cyclegan_jax.data import images, synthetic
+from cyclegan_jax.errors import UserError
 
 EXTENSIONS = ('.jpg', '.jpeg', '.png', '.ppm', '.bmp', '.tif', '.tiff', '.webp')
 
@@ -95,7 +96,7 @@ class Folder:
         self.files = _image_files(self._root)
         self._paths = list(self.files)
         if not self.files:
-            raise ValueError(
+            raise UserError(
                 f'no images in {self._root} ({_found(self._root)}; wanted: {" ".join(EXTENSIONS)})'
             )
 

@@ -5,19 +5,21 @@ target domain?), correspondence (is each the right one?) and reconstruction (can
 """
 
 import functools
-from collections.abc import Iterable
+import os
+import zipfile
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
-from cyclegan_jax.evaluation import measures, monitors
-from cyclegan_jax.evaluation.features import Features
-from cyclegan_jax.evaluation.measures import DISTRIBUTION, Images, Scores, Translations
-from cyclegan_jax.evaluation.real_images import RealImages
+from cyclegan_jax import storage
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.evaluation import measures
+from cyclegan_jax.evaluation.measures import Images, Scores, Translations, as_they_are
+from cyclegan_jax.evaluation.scores import METRICS, SCORES, Features
+from cyclegan_jax.sharding import Batched
 
-METRICS = (*DISTRIBUTION, 'paired', 'cycle', 'labels', 'monitors')
-NEED_WEIGHTS = tuple(name for name in DISTRIBUTION if name.startswith(('fid_', 'kid_')))
-NEED_ONE_SIZE = 'randconv_kid_v1', 'swd', 'paired', 'monitors'
-
+_SHA256 = 'inception_sha256'  # in a file of features
 _UNBIASED = 2048  # images; with fewer, FID says as much about their number as about them
 
 
@@ -25,11 +27,11 @@ class Direction:
     """Everything about one direction that does not depend on the translator, computed once.
 
     Args:
-      features: the networks of the distribution scores.
+      extractor: runs the networks of the distribution scores.
       metrics: names of METRICS.
       count: how many translations there are to score.
-      real: real images of the target domain, or their features by kind (`real_images.load`), which
-        are enough for distribution scores.
+      real: real images of the target domain, or their features by name, which are enough for
+        distribution scores.
       inputs: the images that are translated; needed by 'cycle'.
       truth: the right translation of each input; needed by 'paired'.
       classes, palette: what each translation should show, uint8 (h, w), and the colours that show
@@ -39,16 +41,16 @@ class Direction:
       legacy: label scores by the paper's formula, see `labels.scores`.
 
     Raises:
-      ValueError: fewer than two images on a side of a distribution score.
+      UserError: fewer than two images on a side of a distribution score.
     """
 
     def __init__(
         self,
-        features: Features,
-        metrics: Iterable[str],
+        extractor: 'Extractor',
+        metrics: Sequence[str],
         *,
         count: int,
-        real,
+        real: Images | Mapping[str, np.ndarray],
         inputs: Images | None = None,
         truth: Images | None = None,
         classes: Images | None = None,
@@ -56,40 +58,34 @@ class Direction:
         other: Images | None = None,
         legacy: bool = False,
     ):
-        self.metrics, self.count = tuple(metrics), count
-        self._distribution = [metric for metric in self.metrics if metric in DISTRIBUTION]
-        self.real = RealImages(features, self._distribution, real, other)
-        self._inputs, self._truth = inputs, truth
-        self._examples = other or truth
-        self._labels = functools.partial(measures.Labels, classes, palette, legacy)
-        if self._distribution and min(count, len(self.real)) < 2:
-            raise ValueError(
-                f'{count} images against {len(self.real)} real ones; a distance between sets wants '
-                'at least 2 in each.'
+        self.metrics = [metric for name, metric in METRICS.items() if name in metrics]
+        self._distances = [metric for metric in self.metrics if metric.features]
+        self._extractor, self._real, self.count = extractor, real, count
+        self.inputs, self.truth, self.other = inputs, truth, other
+        self.classes, self.palette, self.legacy = classes, palette, legacy
+        known = isinstance(real, Mapping)
+        self.real_count = len(next(iter(real.values())) if known else real)
+        if self._distances and min(count, self.real_count) < 2:
+            raise UserError(
+                f'{count} images against {self.real_count} real ones; a distance between sets '
+                'wants at least 2 in each.'
             )
 
     def score(self, translations: Translations) -> Scores:
         """Scores the translations of all inputs, in the order of the inputs.
 
         Returns:
-          By name, of the metrics asked for: those of `measures.distribution`; psnr, psnr_capped,
-          ssim, l1, and `_shuffled` ones; cycle_psnr, cycle_ssim, cycle_l1; the keys of
-          `labels.scores`; correlation, diversity.
+          By name, the scores of the metrics asked for, and their details.
         """
-        chosen = []
-        if self._distribution:
-            chosen.append(self.real.distance(self.count))
-        if 'paired' in self.metrics:
-            chosen += [measures.likeness(self._truth), measures.shuffled_likeness(self._truth)]
-        if 'cycle' in self.metrics:
-            chosen.append(measures.reconstruction(self._inputs))
-        if 'labels' in self.metrics:
-            chosen.append(self._labels())
-        if 'monitors' in self.metrics:
-            chosen.append(measures.Diversity(self.real.spread))
-            if self._inputs is not None:
-                chosen.append(measures.correlation(self._inputs))
-        return measures.run(chosen, translations, self.count, 'translated')
+        collectors = self._collectors(self.count)
+        made = [make(self) for metric in self.metrics for make in metric.measures]
+        chosen = [measure for measure in made if measure is not None]
+        running = [*collectors.values(), *chosen]
+        measures.run(running, translations, self.count, 'translated')
+        scores = self._distance(_results(collectors), self.real_features)
+        for measure in chosen:
+            scores |= measure.result()
+        return scores
 
     @functools.cached_property
     def baselines(self) -> dict[str, Scores]:
@@ -100,41 +96,191 @@ class Direction:
         mean_image: the mean of real images, not those of the test, in place of every translation.
         label_ceiling: labels read from the right translations.
         """
-        inputs, truth = self._inputs, self._truth
-        found = {'untranslated': {}}
-        if self._distribution:
-            found['floor'] = self.real.floor(self.count)
-            if inputs is not None:
-                found['ceiling'] = self._of(inputs, self.real.distance(self.count))
-        if 'paired' in self.metrics:
-            mean = self._of(self._examples, measures.PixelMoments())['mean']
-            found['mean_image'] = self._of([mean] * self.count, measures.likeness(truth))
-            if inputs is not None and inputs[0].shape == truth[0].shape:
-                found['untranslated'] |= self._of(inputs, measures.likeness(truth))
-        if 'labels' in self.metrics:
-            if truth is not None:
-                found['label_ceiling'] = self._of(truth, self._labels())
-            if inputs is not None and inputs[0].shape[-1] == 3:
-                found['untranslated'] |= self._of(inputs, self._labels())
+        found = defaultdict(dict)
+        if self._distances:
+            found['floor'] = self._floor()
+            if self.inputs is not None:
+                inputs = self._features(self.inputs, 'baseline')
+                found['ceiling'] = self._distance(inputs, self.real_features)
+        for metric in self.metrics:
+            for name, make in metric.baselines.items():
+                if (images := make(self)) is not None:
+                    found[name] |= measures.result_of(metric.measures[0](self), images)
         return {name: scores for name, scores in found.items() if scores}
 
     def warnings(self, scores: Scores) -> list[str]:
         """What a reader of the scores should know; one line each."""
-        found = monitors.warnings(scores)
+        alarms = (SCORES[name].alarm(scores[name]) for name in SCORES if name in scores)
+        found = [alarm for alarm in alarms if alarm]
         floor = self.baselines.get('floor', {'images': self.count})
         if floor['images'] != self.count:
             found.append(
                 f'the floor is of {floor["images"]} images, for lack of {self.count}; it is lower '
                 'with more'
             )
-        fid = any(name.startswith('fid_') for name in scores)
-        if fid and min(self.count, len(self.real)) < _UNBIASED:
+        biased = any(metric.biased for metric in self.metrics)
+        if biased and min(self.count, self.real_count) < _UNBIASED:
             found.append(
-                f'FID of {self.count} images against {len(self.real)} is biased upwards: compare '
+                f'FID of {self.count} images against {self.real_count} is biased upwards: compare '
                 'it only with scores of the same counts; KID has no such bias'
             )
         return found
 
-    def _of(self, images: Images, measure) -> dict:
-        """The result of a measure, of images in the place of translations."""
-        return measures.run([measure], measures.as_they_are(images), len(images), 'baseline')
+    def inputs_look_like(self, colours: Sequence[np.ndarray]) -> bool:
+        """Whether there are inputs, and of as many channels as these: images, or a palette."""
+        return self.inputs is not None and self.inputs[0].shape[-1] == colours[0].shape[-1]
+
+    @functools.cached_property
+    def real_features(self) -> Mapping[str, np.ndarray]:
+        """Of the real images, by name, (n, ...)."""
+        known = isinstance(self._real, Mapping)
+        return self._real if known else self._features(self._real, 'real')
+
+    @functools.cached_property
+    def real_spread(self) -> float:
+        """How much the real images differ from each other, see `measures.Moments`."""
+        return measures.result_of(measures.Moments(), self._real, 'real')['spread']
+
+    def _floor(self) -> Scores:
+        """Distances between two sets of real images, and `images`: how many the first one had.
+
+        The first set is `count` of the other images, or as many as there are; {} for one alone.
+        """
+        count = self.real_count // 2 if self.other is None else min(self.count, len(self.other))
+        if min(count, self.count) < 2:
+            return {}
+        if self.other is None:
+            halves = [{k: f[start::2] for k, f in self.real_features.items()} for start in (0, 1)]
+            return self._distance(*halves) | {'images': count}
+        # Evenly spread: the first ones of a folder may be of one kind.
+        indices = np.linspace(0, len(self.other) - 1, count).astype(int).tolist()
+        features = self._features(measures.View(self.other, indices), 'other real')
+        return self._distance(features, self.real_features) | {'images': count}
+
+    def _distance(self, x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray]) -> Scores:
+        """Distribution scores, with their details, of two sets given by their features."""
+        return {
+            metric.name + suffix: value
+            for metric in self._distances
+            for suffix, value in metric.distance(
+                x[metric.features.name], y[metric.features.name]
+            ).items()
+        }
+
+    def _features(self, images: Images, name: str) -> dict[str, np.ndarray]:
+        collectors = self._collectors(len(images))
+        measures.run([*collectors.values()], as_they_are(images), len(images), name)
+        return _results(collectors)
+
+    def _collectors(self, count: int) -> dict[str, 'Collector']:
+        kinds = dict.fromkeys(metric.features for metric in self._distances)
+        return {kind.name: self._extractor.collector(kind, count) for kind in kinds}
+
+
+class Extractor:
+    """Runs the networks that make features; each is compiled once.
+
+    Args:
+      weights: of the FID network (`inception_weights.load`); None if it is not to be used.
+      batch_size: images in a call of a network.
+    """
+
+    def __init__(self, weights: Mapping | None, batch_size: int):
+        self._weights, self._batch_size, self._ready = weights, batch_size, {}
+
+    def collector(self, features: Features, count: int) -> 'Collector':
+        """A collector of features for a set of `count` images."""
+        network = features.network
+        if network and network not in self._ready:
+            params = features.params(self._weights)
+            apply = Batched(network, self._batch_size)
+            self._ready[network] = functools.partial(apply, params)
+        prepare = functools.partial(_prepare, features, count)
+        return Collector(prepare, self._ready.get(network, lambda batch: batch), self._batch_size)
+
+
+class Collector:
+    """A measure that gathers features of a stream of images, in the order of the images.
+
+    Args:
+      prepare: (image uint8 (h, w, c), its number) -> array of one shape.
+      apply: from a batch (n, ...) of these to features (n, ...).
+      batch_size: how many wait for `apply`.
+    """
+
+    def __init__(self, prepare: Callable, apply: Callable, batch_size: int):
+        self._prepare, self._apply, self._batch_size = prepare, apply, batch_size
+        self._waiting, self._done = [], []
+
+    def add(self, number: int, output: np.ndarray, cycled: np.ndarray | None) -> None:
+        self._waiting.append(self._prepare(output, number))
+        if len(self._waiting) == self._batch_size:
+            self._flush()
+
+    def result(self) -> np.ndarray:
+        """The features of all images so far, (n, ...)."""
+        if self._waiting:
+            self._flush()
+        return np.concatenate(self._done)
+
+    def _flush(self) -> None:
+        self._done.append(self._apply(np.stack(self._waiting)))
+        self._waiting = []
+
+
+def save_features(
+    path: str | os.PathLike, features: Mapping[str, np.ndarray], sha256: str | None
+) -> None:
+    """Writes features by name for `load_features`, but for those that are larger than the images.
+
+    Args:
+      sha256: of the FID network's weights; None if they were not used.
+    """
+    kinds = {metric.features for metric in METRICS.values() if metric.features}
+    kept = {kind.name: features[kind.name] for kind in kinds if kind.kept and kind.name in features}
+    with storage.whole(path) as temporary, temporary.open('wb') as file:
+        np.savez(file, **kept, **{_SHA256: sha256 or ''})
+
+
+def load_features(path: str | os.PathLike, sha256: str | None) -> dict[str, np.ndarray]:
+    """Features by name that `save_features` wrote.
+
+    Args:
+      sha256: of the FID network's weights now; None if they are not used.
+
+    Raises:
+      UserError: the file is something else, damaged, or was made with other weights.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            features = dict(file)
+        made_with = str(features.pop(_SHA256))
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
+        reason = ' '.join(str(error).split()) or type(error).__name__
+        raise UserError(
+            f'{path} is not a file written by --save-real, or is damaged ({reason})'
+        ) from error
+    if sha256 and made_with and sha256 != made_with:
+        raise UserError(
+            f'{path} was made with Inception weights of sha256 {made_with[:8]}, --inception has '
+            f'{sha256[:8]}; make it again'
+        )
+    return features
+
+
+def _results(collectors: Mapping[str, Collector]) -> dict[str, np.ndarray]:
+    return {name: collector.result() for name, collector in collectors.items()}
+
+
+def _prepare(features: Features, count: int, image: np.ndarray, number: int) -> np.ndarray:
+    return features.prepare(_rgb(image), number, count)
+
+
+def _rgb(image: np.ndarray) -> np.ndarray:
+    """Grey as three equal channels; transparency on white, as images are read."""
+    if image.shape[-1] == 1:
+        return np.repeat(image, 3, axis=-1)
+    if image.shape[-1] == 4:
+        alpha = image[..., 3:] / 255
+        return np.rint(image[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+    return image

@@ -1,105 +1,242 @@
-"""Two folders of pictures, one against the other: `--fake` and `--real`."""
+"""Folders of pictures, or of label maps, one against the other."""
 
-import argparse
 import collections
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
+from tqdm import tqdm
 
+from cyclegan_jax.data import images, synthetic
 from cyclegan_jax.data.sources import Folder
-from cyclegan_jax.evaluation import pairing, real_images, report
-from cyclegan_jax.evaluation.direction import NEED_ONE_SIZE, NEED_WEIGHTS, Direction
-from cyclegan_jax.evaluation.features import Features
-from cyclegan_jax.evaluation.measures import DISTRIBUTION, View, as_they_are
+from cyclegan_jax.errors import UserError, check_at_least, check_choice
+from cyclegan_jax.evaluation import inception_weights, labels, paired, report, scores
+from cyclegan_jax.evaluation.direction import Direction, Extractor, load_features, save_features
+from cyclegan_jax.evaluation.measures import View, as_they_are
+
+PathLike = str | os.PathLike
 
 
-def evaluate(
-    args: argparse.Namespace, metrics: list[str], weights: Mapping | None, sha256: str | None
-) -> list[Path]:
-    """Scores the pictures of `args.fake`, prints a table, writes `args.output`.
+def evaluate_folders(
+    fake: PathLike,
+    real: PathLike,
+    *,
+    other_real: PathLike | None = None,
+    input: PathLike | None = None,
+    truth: PathLike | None = None,
+    metrics: str | Iterable[str] | None = None,
+    inception: PathLike | None = None,
+    batch_size: int = 16,
+    save_real: PathLike | None = None,
+) -> dict:
+    """Scores the pictures of a folder against those of another.
 
     Args:
-      metrics: names of `direction.METRICS`. What cannot be computed is left out, and said so.
-      weights, sha256: of the FID network (`inception_weights.load`), or None.
+      fake: translations.
+      real: real pictures of the target domain, or a file that `save_real` has made of them.
+      other_real: more of them, for the floor (by default of halves of `real`).
+      input: what was translated, for the ceiling.
+      truth: the right translations.
+      metrics: names of `scores.METRICS`; those computed by default for None. What cannot be
+        computed is left out, and said so.
+      inception: the FID network's weights; None: what the environment variable names.
+      batch_size: images in a call of a network.
+      save_real: keeps the features of `real` there (.npz), to be used in its place.
 
     Returns:
-      The files written.
+      A `report.record`, and 'not_computed', {metric: why}; 'protocol'.
 
     Raises:
-      ValueError: folders that are empty or do not match, or no score that could be computed.
+      UserError: folders that are empty or do not match, or no score that can be computed.
     """
-    if not args.real:
-        raise ValueError('--fake=DIR wants --real=DIR, the real pictures to compare with')
+    check_at_least('batch_size', batch_size, 1)
+    names = scores.parse(metrics)
+    weights = inception_weights.find(inception, any(map(scores.needs_weights, names)))
+    paths = {'fake': fake, 'real': real, 'other_real': other_real, 'input': input, 'truth': truth}
     folders = {
-        name: open_folder(name, path)
-        for name in ('fake', 'real', 'other_real', 'input', 'truth')
-        if (path := getattr(args, name)) and not path.endswith('.npz')
+        name: _open(name, path)
+        for name, path in paths.items()
+        if path and Path(path).suffix != '.npz'
     }
-    fake = folders['fake']
-    known = None if 'real' in folders else real_images.load(args.real, sha256)
+    known = None if 'real' in folders else load_features(real, weights.sha256)
     sizes = {name: _sizes(folder) for name, folder in folders.items()}
-    unavailable = _unavailable(sizes, known, weights)
-    left_out = {name: unavailable[name] for name in metrics if name in unavailable}
-    metrics = [name for name in metrics if name not in unavailable]
-    if not metrics:
-        raise ValueError(f'no score can be computed: {_listed(left_out)}')
+    reasons = {scores.CYCLE: 'needs --workdir', scores.CLASSES: 'needs --predictions'}
+    if weights.params is None:
+        reasons[scores.WEIGHTS] = weights.missing
+    if 'truth' not in folders:
+        reasons[scores.TRUTH] = 'needs --truth'
+    if len({size for found in sizes.values() for size in found}) > 1:
+        reasons[scores.ONE_SIZE] = 'needs pictures of one size'
+    if known is not None:
+        reasons[scores.REAL] = 'needs the pictures of --real'
+    left_out = scores.lacking(names, reasons)
+    for name in names:
+        features = scores.METRICS[name].features
+        if known is not None and features and features.name not in known:
+            left_out[name] = 'not in the file of --real'
+    scores.check_some(names, left_out)
 
+    fake_pictures = folders['fake']
     direction = Direction(
-        Features(weights, args.batch_size),
-        metrics,
-        count=len(fake),
+        Extractor(weights.params, batch_size),
+        [name for name in names if name not in left_out],
+        count=len(fake_pictures),
         real=known or folders['real'],
         inputs=_partners(folders, 'input'),
         truth=_partners(folders, 'truth'),
         other=folders.get('other_real'),
     )
-    recorded = report.record(direction, direction.score(as_they_are(fake)))
-    recorded['warnings'] += _warnings(fake, sizes)
-    print(report.table(f'{args.fake} against {args.real}', recorded))
-    if left_out:
-        print(f'  not computed: {_listed(left_out)}')
-    if args.save_real:
-        real_images.save(args.save_real, direction.real.features, sha256)
-    if not args.output:
-        return []
+    recorded = report.record(direction, direction.score(as_they_are(fake_pictures)))
+    recorded['warnings'] += _warnings(fake_pictures, sizes)
+    if save_real:
+        save_features(save_real, direction.real_features, weights.sha256)
     described = {
         name: {
-            'path': getattr(args, name),
+            'path': str(paths[name]),
             'images': len(folder),
             'sizes': sizes[name],
             'formats': _formats(folder),
         }
         for name, folder in folders.items()
     }
-    protocol = {'real': args.real, 'folders': described, 'scored_files': _names(fake)}
-    protocol |= report.protocol(metrics, sha256)
-    report.write(Path(args.output), recorded | {'not_computed': left_out, 'protocol': protocol})
-    return [Path(args.output)]
+    protocol = {'real': str(real), 'folders': described, 'scored_files': _names(fake_pictures)}
+    protocol |= report.protocol([name for name in names if name not in left_out], weights.sha256)
+    return recorded | {'not_computed': left_out, 'protocol': protocol}
 
 
-def _unavailable(
-    sizes: Mapping[str, Mapping[str, int]],
-    known: Mapping[str, np.ndarray] | None,
-    weights: Mapping | None,
-) -> dict[str, str]:
-    """{metric: why} of those that these folders and features do not allow."""
-    reasons = {'cycle': 'needs --workdir', 'labels': 'needs --predictions'}
-    if not weights:
-        reasons |= dict.fromkeys(NEED_WEIGHTS, 'needs the Inception weights')
-    if 'truth' not in sizes:
-        reasons['paired'] = 'needs --truth'
-    if len({size for found in sizes.values() for size in found}) > 1:
-        reasons |= dict.fromkeys(NEED_ONE_SIZE, 'needs pictures of one size')
-    if known is not None:
-        reasons['monitors'] = 'needs the pictures of --real'
-        unknown = [name for name, kind in DISTRIBUTION.items() if kind not in known]
-        reasons |= dict.fromkeys(unknown, 'not in the file of --real')
-    return reasons
+def evaluate_label_maps(
+    predictions: PathLike,
+    truth: PathLike,
+    *,
+    untranslated: PathLike | None = None,
+    oracle: PathLike | None = None,
+    palette: str = 'cityscapes',
+    label_ids: bool = False,
+    legacy: bool = False,
+) -> dict:
+    """Scores folders of predicted label maps, paired by name with the true ones.
+
+    Args:
+      predictions: of a segmentation network, from translations.
+      untranslated, oracle: of the same without translation, and after training on real labels.
+      palette: 'cityscapes', or the name of a rendered set.
+      label_ids: whether class numbers are Cityscapes' and GTA5's labelIds.
+      legacy: the paper's formula, see `labels.scores`.
+
+    Returns:
+      'scores' and 'class_iou' by folder; 'gap_closed' where all three are there; 'label_maps', how
+      many; 'protocol'.
+
+    Raises:
+      UserError: folders that are empty or do not match, or a palette that does not exist.
+    """
+    classes, colours, void = _palette(palette)
+    true_maps = LabelMaps(_open('labels', truth), colours, void=void, label_ids=label_ids)
+    folders = {'untranslated': untranslated, 'predictions': predictions, 'oracle': oracle}
+    folders = {name: path for name, path in folders.items() if path}
+    found, ious, closed = {}, {}, {}
+    for name, path in folders.items():
+        predicted = LabelMaps(_open(name, path), colours, label_ids=label_ids)
+        counts = confusion(true_maps, predicted, len(colours))
+        found[name] = labels.scores(counts, legacy)
+        ious[name] = dict(zip(classes, labels.class_ious(counts).tolist(), strict=True))
+    if len(found) == 3:
+        closed = {
+            score: labels.gap_closed(value, found['untranslated'][score], found['oracle'][score])
+            for score, value in found['predictions'].items()
+            if scores.SCORES[score].better
+        }
+    return {
+        'scores': found,
+        'class_iou': ious,
+        'gap_closed': closed,
+        'label_maps': len(true_maps),
+        'protocol': {
+            'formula': 'legacy' if legacy else 'means over the classes in the truth',
+            'palette': palette,
+            'label_ids': label_ids,
+            'labels': str(truth),
+            **{name: str(path) for name, path in folders.items()},
+            'scored_files': true_maps.names,
+            **report.protocol((), None),
+        },
+    }
 
 
-def _listed(reasons: Mapping[str, str]) -> str:
-    return ', '.join(f'{name} ({why})' for name, why in reasons.items())
+class LabelMaps:
+    """Label maps of a folder. A file of one channel or with a colour table holds class numbers.
+
+    Args:
+      folder: where the files are.
+      palette: uint8 (classes, 3). Files in colour mean the class of the nearest of these.
+      void: uint8 (n, 3), colours that mean no class.
+      label_ids: class numbers are Cityscapes' labelIds, as in GTA5, not train ids.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        palette: np.ndarray,
+        *,
+        void: np.ndarray | None = None,
+        label_ids: bool = False,
+    ):
+        self.names = [folder.name(i) for i in range(len(folder))]
+        self._classes, self._label_ids = len(palette), label_ids
+        self._palette = palette if void is None else np.concatenate([palette, void])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """uint8 (h, w); 255 is void.
+
+        Raises:
+          images.ImageError: not a label map.
+        """
+        path = self.names[number]
+        images.read_size(path)  # refuses what is no image before Pillow decodes it
+        with Image.open(path, formats=images.FORMATS) as image:
+            if image.mode not in ('1', 'L', 'P', 'I;16', 'I'):
+                classes = labels.decode(images.decode(path), self._palette)
+                classes[classes >= self._classes] = labels.VOID
+                return classes
+            if image.format == 'JPEG':
+                raise images.ImageError(path, 'JPEG changes class numbers; write label maps as PNG')
+            classes = np.asarray(image)
+        if classes.max() > labels.VOID:
+            raise images.ImageError(path, f'{classes.max()} is not the number of a class')
+        classes = classes.astype(np.uint8)
+        return labels.to_train_ids(classes) if self._label_ids else classes
+
+
+def confusion(truth: LabelMaps, predictions: LabelMaps, classes: int) -> np.ndarray:
+    """One confusion matrix, see `labels.confusion`, of all files of two folders, paired by name.
+
+    Raises:
+      UserError: names or sizes that do not match, or classes that do not exist; it names the file.
+    """
+    partners = paired.match(truth.names, predictions.names, '--labels and the predictions')
+    counts = np.zeros((classes, classes), np.int64)
+    for number, partner in enumerate(tqdm(partners, 'label maps', leave=False, disable=None)):
+        try:
+            counts += labels.confusion(truth[number], predictions[partner], classes)
+        except images.ImageError:
+            raise
+        except UserError as error:
+            raise UserError(f'{predictions.names[partner]}: {error}') from error
+    return counts
+
+
+def _palette(name: str) -> tuple[Sequence[str], np.ndarray, np.ndarray | None]:
+    """Names of classes, their colours, and colours that are void."""
+    check_choice('--palette', name, ('cityscapes', *synthetic.NAMES))
+    if name != 'cityscapes':
+        return synthetic.CLASSES[name], synthetic.PALETTES[name], None
+    colours = np.array(list(labels.CITYSCAPES.values()), np.uint8)
+    return list(labels.CITYSCAPES), colours, labels.CITYSCAPES_VOID
 
 
 def _partners(folders: Mapping[str, Folder], name: str) -> View | None:
@@ -107,21 +244,19 @@ def _partners(folders: Mapping[str, Folder], name: str) -> View | None:
     if name not in folders:
         return None
     other = folders[name]
-    return View(
-        other, pairing.match(_names(folders['fake']), _names(other), f'--fake and --{name}')
-    )
+    return View(other, paired.match(_names(folders['fake']), _names(other), f'--fake and --{name}'))
 
 
-def open_folder(flag: str, path: str) -> Folder:
+def _open(flag: str, path: PathLike) -> Folder:
     """The pictures of a folder that a flag names.
 
     Raises:
-      ValueError: no such folder, or no picture in it.
+      UserError: no such folder, or no picture in it.
     """
     flag = f'--{flag.replace("_", "-")}'
     if not Path(path).is_dir():
-        raise ValueError(f'{flag}={path} is not a folder')
-    return Folder(path, '', 3)
+        raise UserError(f'{flag}={path} is not a folder')
+    return Folder(str(path), '', 3)
 
 
 def _names(folder: Folder) -> list[str]:

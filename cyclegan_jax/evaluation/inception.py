@@ -3,6 +3,9 @@
 It is not torchvision's Inception v3. Its average pools leave padding out of the mean, the last
 block's pool takes the maximum, and its batch norm has an epsilon of 1e-3 (`inception_weights`).
 Layer names are those of pytorch-fid's state dict.
+
+There are three ways to give it an image, each with its own published numbers. They disagree by
+several points of FID, so that a score without its protocol means nothing.
 """
 
 import functools
@@ -10,7 +13,9 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
+from PIL import Image
 
 Array = jax.Array
 # (name, x, features, kernel, stride, padding) -> convolution, batch norm and ReLU.
@@ -18,7 +23,14 @@ Unit = Callable[..., Array]
 Params = Mapping[str, tuple[Array, Array]]
 
 SIZE = 299
-FEATURES = 2048
+PROTOCOLS = {
+    # pytorch-fid; what the tables of CycleGAN's and CUT's successors use
+    'pytorch': '299 x 299 bilinear at pixel centres, not antialiased; 2 x / 255 - 1',
+    # clean-fid
+    'clean': '299 x 299 bicubic, antialiased (Pillow), not rounded; (x - 128) / 128',
+    # the graph of TTUR, torch-fidelity
+    'tensorflow': '299 x 299 bilinear at pixel corners, not antialiased; (x - 128) / 128',
+}
 
 
 def features(params: Params, images: Array) -> Array:
@@ -26,7 +38,7 @@ def features(params: Params, images: Array) -> Array:
 
     Args:
       params: for each unit its kernel (h, w, in, out) and bias (out), batch norm folded in.
-      images: float32 (n, 299, 299, 3), in [-1, 1] as `resize.prepare` makes them.
+      images: float32 (n, 299, 299, 3), in [-1, 1] as `prepare` makes them.
 
     Returns:
       float32 (n, 2048).
@@ -81,10 +93,8 @@ def _network(unit: Unit, x: Array) -> Array:
 def _mixed_5(unit: Unit, x: Array, pool_features: int) -> Array:
     return _concatenate(
         unit('branch1x1', x, 64),
-        _chain(unit, x, ('branch5x5_1', 48), ('branch5x5_2', 64, 5)),
-        _chain(
-            unit, x, ('branch3x3dbl_1', 64), ('branch3x3dbl_2', 96, 3), ('branch3x3dbl_3', 96, 3)
-        ),
+        _chain(unit, x, 'branch5x5', (48,), (64, 5)),
+        _chain(unit, x, 'branch3x3dbl', (64,), (96, 3), (96, 3)),
         unit('branch_pool', _average_pool(x), pool_features),
     )
 
@@ -92,52 +102,26 @@ def _mixed_5(unit: Unit, x: Array, pool_features: int) -> Array:
 def _mixed_6a(unit: Unit, x: Array) -> Array:
     return _concatenate(
         unit('branch3x3', x, 384, 3, 2, 'VALID'),
-        _chain(
-            unit,
-            x,
-            ('branch3x3dbl_1', 64),
-            ('branch3x3dbl_2', 96, 3),
-            ('branch3x3dbl_3', 96, 3, 2, 'VALID'),
-        ),
+        _chain(unit, x, 'branch3x3dbl', (64,), (96, 3), (96, 3, 2, 'VALID')),
         _max_pool(x, 2, 'VALID'),
     )
 
 
 def _mixed_6(unit: Unit, x: Array, width: int) -> Array:
-    row, column = (1, 7), (7, 1)
+    row, column = (width, (1, 7)), (width, (7, 1))
     return _concatenate(
         unit('branch1x1', x, 192),
-        _chain(
-            unit,
-            x,
-            ('branch7x7_1', width),
-            ('branch7x7_2', width, row),
-            ('branch7x7_3', 192, column),
-        ),
-        _chain(
-            unit,
-            x,
-            ('branch7x7dbl_1', width),
-            ('branch7x7dbl_2', width, column),
-            ('branch7x7dbl_3', width, row),
-            ('branch7x7dbl_4', width, column),
-            ('branch7x7dbl_5', 192, row),
-        ),
+        _chain(unit, x, 'branch7x7', (width,), row, (192, (7, 1))),
+        _chain(unit, x, 'branch7x7dbl', (width,), column, row, column, (192, (1, 7))),
         unit('branch_pool', _average_pool(x), 192),
     )
 
 
 def _mixed_7a(unit: Unit, x: Array) -> Array:
+    last = (192, 3, 2, 'VALID')
     return _concatenate(
-        _chain(unit, x, ('branch3x3_1', 192), ('branch3x3_2', 320, 3, 2, 'VALID')),
-        _chain(
-            unit,
-            x,
-            ('branch7x7x3_1', 192),
-            ('branch7x7x3_2', 192, (1, 7)),
-            ('branch7x7x3_3', 192, (7, 1)),
-            ('branch7x7x3_4', 192, 3, 2, 'VALID'),
-        ),
+        _chain(unit, x, 'branch3x3', (192,), (320, 3, 2, 'VALID')),
+        _chain(unit, x, 'branch7x7x3', (192,), (192, (1, 7)), (192, (7, 1)), last),
         _max_pool(x, 2, 'VALID'),
     )
 
@@ -145,7 +129,7 @@ def _mixed_7a(unit: Unit, x: Array) -> Array:
 def _mixed_7(unit: Unit, x: Array, pool: Callable[[Array], Array]) -> Array:
     row, column = (1, 3), (3, 1)
     wide = unit('branch3x3_1', x, 384)
-    deep = _chain(unit, x, ('branch3x3dbl_1', 448), ('branch3x3dbl_2', 384, 3))
+    deep = _chain(unit, x, 'branch3x3dbl', (448,), (384, 3))
     return _concatenate(
         unit('branch1x1', x, 320),
         unit('branch3x3_2a', wide, 384, row),
@@ -154,6 +138,12 @@ def _mixed_7(unit: Unit, x: Array, pool: Callable[[Array], Array]) -> Array:
         unit('branch3x3dbl_3b', deep, 384, column),
         unit('branch_pool', pool(x), 192),
     )
+
+
+def _chain(unit: Unit, x: Array, name: str, *layers: tuple) -> Array:
+    for number, args in enumerate(layers, 1):
+        x = unit(f'{name}_{number}', x, *args)
+    return x
 
 
 def _convolve(x: Array, kernel: Array, stride: int, padding: str) -> Array:
@@ -166,12 +156,6 @@ def _convolve(x: Array, kernel: Array, stride: int, padding: str) -> Array:
         # Some GPUs would compute float32 convolutions in TF32, and the score would change.
         precision=lax.Precision.HIGHEST,
     )
-
-
-def _chain(unit: Unit, x: Array, *layers: tuple) -> Array:
-    for name, *args in layers:
-        x = unit(name, x, *args)
-    return x
 
 
 def _concatenate(*branches: Array) -> Array:
@@ -189,3 +173,51 @@ def _average_pool(x: Array) -> Array:
         return lax.reduce_window(x, 0.0, lax.add, (1, 3, 3, 1), (1, 1, 1, 1), 'SAME')
 
     return window_sum(x) / window_sum(jnp.ones((1, *x.shape[1:3], 1), x.dtype))
+
+
+def prepare(image: np.ndarray, protocol: str) -> np.ndarray:
+    """Resizes and scales one image as `protocol` does.
+
+    Args:
+      image: uint8 (h, w, 3), of any size.
+      protocol: one of PROTOCOLS.
+
+    Returns:
+      float32 (299, 299, 3), in [-1, 1].
+    """
+    image = image.astype(np.float32)
+    if protocol == 'pytorch':
+        y, x = (_centres(side) for side in image.shape[:2])
+        return 2 * _bilinear(image / 255, y, x) - 1
+    if protocol == 'tensorflow':
+        y, x = (np.arange(SIZE, dtype=np.float32) * np.float32(n / SIZE) for n in image.shape[:2])
+        resized = _bilinear(image, y, x)
+    else:
+        resized = np.stack([_bicubic(channel) for channel in np.moveaxis(image, -1, 0)], axis=-1)
+    return (resized - 128) / 128
+
+
+def _centres(side: int) -> np.ndarray:
+    """Where the centres of the resized pixels fall among those of the original ones."""
+    # torch scales in float32, but multiplies and subtracts with one rounding.
+    scale = np.float64(np.float32(side / SIZE))
+    return np.maximum(scale * (np.arange(SIZE) + 0.5) - 0.5, 0).astype(np.float32)
+
+
+def _bilinear(image: np.ndarray, y: np.ndarray, x: np.ndarray) -> np.ndarray:
+    """Samples (h, w, c) at rows y and columns x; the last row and column continue outwards."""
+    left, right, share = _neighbours(x, image.shape[1])
+    rows = image[:, left] + (image[:, right] - image[:, left]) * share[:, None]
+    top, bottom, share = _neighbours(y, image.shape[0])
+    return rows[top] + (rows[bottom] - rows[top]) * share[:, None, None]
+
+
+def _neighbours(positions: np.ndarray, side: int) -> tuple[np.ndarray, ...]:
+    below = np.floor(positions)  # float32, as every number of the reference
+    first = below.astype(int)
+    return first, np.minimum(first + 1, side - 1), positions - below
+
+
+def _bicubic(channel: np.ndarray) -> np.ndarray:
+    resized = Image.fromarray(channel).resize((SIZE, SIZE), Image.Resampling.BICUBIC)
+    return np.asarray(resized).clip(0, 255)

@@ -8,21 +8,26 @@ import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 
+from cyclegan_jax import storage
+from cyclegan_jax.errors import UserError, describe, shortlist
 from cyclegan_jax.evaluation import inception
 from cyclegan_jax.interop.files import read_tensors, write_safetensors
 
 FILE = 'pt_inception-2015-12-05-6726825d.pth'
 SHA256_PREFIX = '6726825d'
 VARIABLE = 'CYCLEGAN_JAX_INCEPTION'
-MISSING = f"""\
-FID and KID need the Inception weights of 2015-12-05, which are not part of this package.
-  file    {FILE}   (about 96 MB, sha256 starts with {SHA256_PREFIX})
-  from    https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE}
-  mirror  https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth
-  then    --inception=FILE, or the environment variable {VARIABLE}=FILE"""
+MISSING = (
+    'there are no Inception weights of 2015-12-05, which are not part of this package: fetch '
+    f'{FILE} (about 96 MB, sha256 starts with {SHA256_PREFIX}) from '
+    f'https://github.com/mseitzer/pytorch-fid/releases/download/fid_weights/{FILE} or '
+    'https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/'
+    f'weights-inception-2015-12-05-6726825d.pth, and name it by --inception or {VARIABLE}'
+)
 
 _BATCH_NORM_EPS = 1e-3
 _SHA256 = 'source_sha256'  # in the header of a converted file
@@ -30,8 +35,36 @@ _SHA256 = 'source_sha256'  # in the header of a converted file
 Params = dict[str, tuple[np.ndarray, np.ndarray]]
 
 
-class WeightsError(ValueError):
+class WeightsError(UserError):
     """A file that is not the FID network's weights."""
+
+
+class Weights(NamedTuple):
+    """What `inception.features` takes, and the sha256 of the .pth it comes from; or why not."""
+
+    params: Params | None
+    sha256: str | None
+    missing: str = ''
+
+
+def find(path: str | os.PathLike | None, wanted: bool = True) -> Weights:
+    """The weights that `path`, or else the environment, names; none unless they are `wanted`.
+
+    What the environment names may be wrong: a warning, since not all scores need it.
+
+    Raises:
+      WeightsError: `path` does not hold them.
+    """
+    variable = os.environ.get(VARIABLE)
+    if not wanted or not (path or variable):
+        return Weights(None, None, MISSING)
+    try:
+        return Weights(*load(path or variable))
+    except (WeightsError, OSError) as error:
+        if path:
+            raise
+        logging.warning('%s=%s: %s', VARIABLE, variable, describe(error))
+        return Weights(None, None, describe(error))
 
 
 def load(path: str | os.PathLike) -> tuple[Params, str]:
@@ -41,8 +74,8 @@ def load(path: str | os.PathLike) -> tuple[Params, str]:
       The parameters that `inception.features` takes, and the sha256 of the .pth they come from.
 
     Raises:
-      WeightsError: no such file, not the right one, damaged, or of a layout that is not expected.
-      ImportError: a .pth file, and torch is not installed.
+      WeightsError: no such file, not the right one, damaged, of a layout that is not expected, or a
+        .pth file, and torch is not installed.
     """
     tensors, sha256 = _read(Path(path))
     return fold(tensors), sha256
@@ -51,7 +84,8 @@ def load(path: str | os.PathLike) -> tuple[Params, str]:
 def convert(source: str | os.PathLike, target: str | os.PathLike) -> None:
     """Copies the weights to a .safetensors file, which is read without torch."""
     tensors, sha256 = _read(Path(source))
-    write_safetensors(Path(target), tensors, {_SHA256: sha256})
+    with storage.whole(target) as temporary:
+        write_safetensors(temporary, tensors, {_SHA256: sha256})
 
 
 def fold(tensors: Mapping[str, np.ndarray]) -> Params:
@@ -94,11 +128,14 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
         else:
             with path.open('rb') as file:
                 sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
-            _check_sha256(sha256, f'{path} has {path.stat().st_size} bytes (not about 96 MB) and')
+            size = path.stat().st_size
+            right = round(size / 1e6) in (95, 96)
+            size = 'the right size, but' if right else f'{size} bytes (not about 96 MB) and'
+            _check_sha256(sha256, f'{path} has {size}')
             tensors, _ = read_tensors(path)
     except WeightsError:
         raise
-    except ValueError as error:
+    except (ValueError, ImportError) as error:
         raise WeightsError(f'Inception weights: {error}') from error
     return tensors, sha256
 
@@ -126,11 +163,6 @@ def _check_layout(found: Mapping[str, np.ndarray]) -> None:
             if name in found and found[name].shape != shape
         ],
     }
-    lists = '; '.join(f'{kind}: {_few(names)}' for kind, names in problems.items() if names)
+    lists = '; '.join(f'{kind}: {shortlist(names, 5)}' for kind, names in problems.items() if names)
     if lists:
         raise WeightsError(f'Inception weights: not the layout of {FILE}; {lists}.')
-
-
-def _few(names: list[str]) -> str:
-    more = f' and {len(names) - 5} more' if len(names) > 5 else ''
-    return ', '.join(names[:5]) + more

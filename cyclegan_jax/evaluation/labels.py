@@ -6,6 +6,8 @@ confusion matrix for the whole test set, rows are the truth, void pixels dropped
 
 import numpy as np
 
+from cyclegan_jax.errors import UserError
+
 VOID = 255
 
 # The 19 classes that Cityscapes is scored on, in the order of their train ids.
@@ -30,6 +32,22 @@ CITYSCAPES = {
     'motorcycle': (0, 0, 230),
     'bicycle': (119, 11, 32),
 }
+# Cityscapes' colours of what is not scored; in the truth, pixels nearest to these are void.
+CITYSCAPES_VOID = np.array(
+    [
+        (0, 0, 0),  # unlabelled, ego vehicle, out of the region of interest, static
+        (111, 74, 0),  # dynamic
+        (81, 0, 81),  # ground
+        (250, 170, 160),  # parking
+        (230, 150, 140),  # rail track
+        (180, 165, 180),  # guard rail
+        (150, 100, 100),  # bridge
+        (150, 120, 90),  # tunnel
+        (0, 0, 90),  # caravan
+        (0, 0, 110),  # trailer
+    ],
+    np.uint8,
+)
 # Files named labelIds, and those of GTA5, number all classes: these become train ids 0 to 18.
 CITYSCAPES_LABEL_IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 
@@ -73,15 +91,15 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
       int64 (classes, classes).
 
     Raises:
-      ValueError: shapes that differ, or a class that does not exist.
+      UserError: shapes that differ, or a class that does not exist.
     """
     if truth.shape != predicted.shape:
-        raise ValueError(f'labels are {truth.shape} but their predictions {predicted.shape}')
+        raise UserError(f'labels are {truth.shape} but their predictions {predicted.shape}')
     counted = truth != VOID
     truth, predicted = truth[counted], predicted[counted]
     for name, values in (('labels', truth), ('predictions', predicted)):
         if values.size and values.max() >= classes:
-            raise ValueError(
+            raise UserError(
                 f'{name} contain class {values.max()}; there are classes 0 to {classes - 1}, and '
                 f'{VOID} for void labels'
             )
@@ -103,10 +121,10 @@ def scores(counts: np.ndarray, legacy: bool = False) -> dict[str, float]:
       classes_present.
 
     Raises:
-      ValueError: there is not one labelled pixel.
+      UserError: there is not one labelled pixel.
     """
     if not counts.sum():
-        raise ValueError('no pixel has a label: all are void; there is nothing to score')
+        raise UserError('no pixel has a label: all are void; there is nothing to score')
     correct, true = np.diag(counts), counts.sum(axis=1)
     present = true > 0
     accuracy, iou = correct / np.maximum(true, 1), class_ious(counts)

@@ -1,66 +1,47 @@
 """Measures: what is added up over the translations of a test set, and the scores it comes to.
 
-Each has `add(first, outputs, cycled)`: the number of the first image, translations uint8
-(n, h, w, c), and these translated back, or None; and `result()`, a dict. None keeps images;
-features of them are the most that is kept.
+Each has `add(number, output, cycled)`: the number of an image, its translation uint8 (h, w, c), and
+that translated back, or None; and `result()`, a dict. None keeps images; features of them are the
+most that is kept.
 """
 
-import re
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from tqdm import tqdm
 
-from cyclegan_jax.evaluation import distances, labels, monitors, paired, sliced_wasserstein
-from cyclegan_jax.evaluation.features import Features
+from cyclegan_jax.evaluation import labels, paired
 
-# The kind of features that each distribution score compares.
-DISTRIBUTION = {
-    'fid_pytorch': 'pytorch',
-    'kid_pytorch': 'pytorch',
-    'fid_clean': 'clean',
-    'kid_clean': 'clean',
-    'fid_tensorflow': 'tensorflow',
-    'kid_tensorflow': 'tensorflow',
-    'randconv_kid_v1': 'randconv',
-    'swd': 'patches',
-}
-
-# What goes with a score, and is written but not shown in tables and curves.
-_DETAIL = re.compile(r'_(std|subset_size|level_\d+|capped|shuffled)$')
 _SHUFFLE = 7  # "shuffled" compares a translation with the truth of the image so many further on
 
 Images = Sequence[np.ndarray]  # uint8 (h, w, c); only len() and [i] are used
-Translations = Iterable[tuple[np.ndarray, np.ndarray | None]]  # (outputs, cycled) as in `add`
+Translations = Iterable[tuple[np.ndarray, np.ndarray | None]]  # (output, cycled) as in `add`
 Scores = dict[str, float]
 
 
-def run(measures: Iterable, translations: Translations, total: int, name: str) -> dict:
-    """Adds all translations to each measure; the results of all in one dict.
+def run(measures: Sequence, translations: Translations, total: int, name: str) -> None:
+    """Adds all translations to each measure.
 
     Args:
-      total: how many images to expect.
+      total: how many to expect.
       name: what the progress bar, shown on a terminal, calls them.
     """
-    with tqdm(total=total, desc=name, unit='image', leave=False, disable=None) as bar:
-        done = 0
-        for outputs, cycled in translations:
-            for measure in measures:
-                measure.add(done, outputs, cycled)
-            done += len(outputs)
-            bar.update(len(outputs))
-    return {name: value for measure in measures for name, value in measure.result().items()}
+    bar = tqdm(translations, name, total, unit='image', leave=False, disable=None)
+    for number, (output, cycled) in enumerate(bar):
+        for measure in measures:
+            measure.add(number, output, cycled)
 
 
-def is_detail(name: str) -> bool:
-    """Whether a name is not that of a score but of what goes with one."""
-    return bool(_DETAIL.search(name))
+def result_of(measure, images: Images, name: str = 'baseline') -> Scores:
+    """The result of a measure of images in the place of translations."""
+    run([measure], as_they_are(images), len(images), name)
+    return measure.result()
 
 
 def as_they_are(images: Images) -> Iterator[tuple[np.ndarray, None]]:
     """Images in the place of translations."""
-    return ((images[i][None], None) for i in range(len(images)))
+    return ((images[i], None) for i in range(len(images)))
 
 
 class View:
@@ -76,80 +57,15 @@ class View:
         return self._images[self._indices[number]]
 
 
-class Gather:
-    """Features by kind, (images, ...).
-
-    Args:
-      metrics: names of DISTRIBUTION; gathered is what they compare.
-      count: how many images there will be.
-    """
-
-    def __init__(self, features: Features, metrics: Iterable[str], count: int):
-        kinds = dict.fromkeys(DISTRIBUTION[metric] for metric in metrics)
-        self._collectors = {kind: features.collector(kind, count) for kind in kinds}
-
-    def add(self, first: int, outputs: np.ndarray, cycled: np.ndarray | None) -> None:
-        for collector in self._collectors.values():
-            collector.add(outputs)
-
-    def result(self) -> dict[str, np.ndarray]:
-        return {kind: collector.result() for kind, collector in self._collectors.items()}
-
-
-class Distance(Gather):
-    """Distribution scores: distances of the features from `real`, those of real images by kind."""
-
-    def __init__(
-        self,
-        features: Features,
-        metrics: Iterable[str],
-        count: int,
-        real: Mapping[str, np.ndarray],
-    ):
-        super().__init__(features, metrics, count)
-        self._metrics, self._real = metrics, real
-
-    def result(self) -> Scores:
-        return distribution(self._metrics, super().result(), self._real)
-
-
-def distribution(
-    metrics: Iterable[str], x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray]
-) -> Scores:
-    """Distribution scores of two sets of images, given their features by kind.
-
-    Returns:
-      For each metric its score; for a KID also `_std` and `_subset_size` (`distances.kid_spread`);
-      for swd, which is the mean over the levels, also `_level_0`, the finest, and so on.
-    """
-    scores = {}
-    for metric in metrics:
-        pair = x[DISTRIBUTION[metric]], y[DISTRIBUTION[metric]]
-        if metric == 'swd':
-            levels = sliced_wasserstein.distance(*pair)
-            scores[metric] = float(levels.mean())
-            scores |= {f'{metric}_level_{i}': float(value) for i, value in enumerate(levels)}
-        elif metric.startswith('fid_'):
-            scores[metric] = distances.frechet(*pair)
-        else:
-            scores[metric] = distances.kid(*pair)
-            if min(map(len, pair)) >= 4:
-                spread, size = distances.kid_spread(*pair)
-                scores |= {f'{metric}_std': spread, f'{metric}_subset_size': size}
-    return scores
-
-
 class Mean:
     """The mean over images of each score that `function(number, output, cycled)` returns."""
 
     def __init__(self, function: Callable[[int, np.ndarray, np.ndarray | None], Scores]):
         self._function, self._values = function, defaultdict(list)
 
-    def add(self, first: int, outputs: np.ndarray, cycled: np.ndarray | None) -> None:
-        for i, output in enumerate(outputs):
-            back = None if cycled is None else cycled[i]
-            for name, value in self._function(first + i, output, back).items():
-                self._values[name].append(value)
+    def add(self, number: int, output: np.ndarray, cycled: np.ndarray | None) -> None:
+        for name, value in self._function(number, output, cycled).items():
+            self._values[name].append(value)
 
     def result(self) -> Scores:
         return {name: float(np.mean(values)) for name, values in self._values.items()}
@@ -168,11 +84,17 @@ def likeness(truth: Images) -> Mean:
     return Mean(compare)
 
 
-def shuffled_likeness(truth: Images) -> Mean:
-    """Likeness to wrong translations, `_shuffled`: where it is as good, content is ignored."""
+def shuffled_likeness(truth: Images) -> Mean | None:
+    """Likeness to wrong translations, `_shuffled`: where it is as good, content is ignored.
+
+    None where there is but one translation, and so no wrong one.
+    """
+    if len(truth) == 1:
+        return None
+    distance = _SHUFFLE % len(truth) or 1  # of seven, the seventh further on is the right one
 
     def compare(number, output, _):
-        wrong = truth[(number + _SHUFFLE) % len(truth)]
+        wrong = truth[(number + distance) % len(truth)]
         return {f'{name}_shuffled': value for name, value in _compare(output, wrong).items()}
 
     return Mean(compare)
@@ -191,9 +113,9 @@ def reconstruction(inputs: Images) -> Mean:
 
 
 def correlation(inputs: Images) -> Mean:
-    """Whether bright stays bright: correlation, in [-1, 1]."""
+    """Whether bright stays bright: `paired.correlation` of inputs and outputs, in [-1, 1]."""
     return Mean(
-        lambda number, output, _: {'correlation': monitors.correlation(inputs[number], output)}
+        lambda number, output, _: {'correlation': paired.correlation(inputs[number], output)}
     )
 
 
@@ -205,7 +127,7 @@ def _compare(x: np.ndarray, y: np.ndarray) -> Scores:
     }
 
 
-class PixelMoments:
+class Moments:
     """Mean image, uint8 (h, w, c), and spread of images of one size.
 
     The spread is the standard deviation over the images, averaged over pixels and channels.
@@ -214,11 +136,11 @@ class PixelMoments:
     def __init__(self):
         self._count, self._sum, self._squares = 0, 0.0, 0.0
 
-    def add(self, first: int, outputs: np.ndarray, cycled: np.ndarray | None) -> None:
-        outputs = outputs.astype(np.float64)
-        self._count += len(outputs)
-        self._sum = self._sum + outputs.sum(axis=0)
-        self._squares = self._squares + (outputs**2).sum(axis=0)
+    def add(self, number: int, output: np.ndarray, cycled: np.ndarray | None) -> None:
+        output = output.astype(np.float64)
+        self._count += 1
+        self._sum = self._sum + output
+        self._squares = self._squares + output**2
 
     def result(self) -> dict:
         mean = self._sum / self._count
@@ -226,7 +148,7 @@ class PixelMoments:
         return {'mean': np.rint(mean).astype(np.uint8), 'spread': float(np.sqrt(variance).mean())}
 
 
-class Diversity(PixelMoments):
+class Diversity(Moments):
     """How much outputs differ from each other, as a share of how much real images do: diversity."""
 
     def __init__(self, real_spread: float):
@@ -250,12 +172,11 @@ class Labels:
         self._classes, self._palette, self._legacy = classes, palette, legacy
         self._confusion = 0
 
-    def add(self, first: int, outputs: np.ndarray, cycled: np.ndarray | None) -> None:
-        for number, output in enumerate(outputs, first):
-            predicted = labels.decode(output, self._palette)
-            self._confusion = self._confusion + labels.confusion(
-                self._classes[number], predicted, len(self._palette)
-            )
+    def add(self, number: int, output: np.ndarray, cycled: np.ndarray | None) -> None:
+        predicted = labels.decode(output, self._palette)
+        self._confusion = self._confusion + labels.confusion(
+            self._classes[number], predicted, len(self._palette)
+        )
 
     def result(self) -> Scores:
         return labels.scores(self._confusion, self._legacy)

@@ -2,21 +2,12 @@
 
 import importlib.metadata
 import platform
-from collections.abc import Mapping, Sequence
-from pathlib import Path
+from collections.abc import Iterator, Mapping, Sequence
 
 from cyclegan_jax.evaluation.direction import Direction
-from cyclegan_jax.evaluation.measures import DISTRIBUTION, Scores, is_detail
-from cyclegan_jax.evaluation.resize import PROTOCOLS
-from cyclegan_jax.storage import write_json
+from cyclegan_jax.evaluation.measures import Scores
+from cyclegan_jax.evaluation.scores import BASELINES, METRICS, SCORES, Score
 
-# Where a score is better; those that are in neither are diagnoses.
-LOWER = (*DISTRIBUTION, 'l1')
-HIGHER = ('psnr', 'ssim', 'pixel_accuracy', 'class_accuracy', 'class_iou', 'weighted_iou')
-
-_THOUSANDS = tuple(name for name in DISTRIBUTION if 'kid' in name)  # printed so, by convention
-_BASELINES = ('floor', 'ceiling', 'untranslated', 'mean_image', 'shuffled', 'label_ceiling')
-_SHUFFLED = '_shuffled'
 _PACKAGES = ('cyclegan_jax', 'jax', 'jaxlib', 'flax', 'numpy', 'scipy', 'pillow')
 
 
@@ -26,12 +17,12 @@ def protocol(metrics: Sequence[str], sha256: str | None) -> dict:
     Args:
       sha256: of the Inception weights; None if they were not used.
     """
-    kinds = dict.fromkeys(DISTRIBUTION[name] for name in metrics if name in DISTRIBUTION)
-    return {
-        'inception_sha256': sha256,
-        'resize': {f'fid_{k}, kid_{k}': PROTOCOLS[k] for k in kinds if k in PROTOCOLS},
-        'versions': _versions(),
-    }
+    resized = {}
+    for features in dict.fromkeys(METRICS[name].features for name in metrics):
+        if features and features.resize:
+            users = [m.name for m in METRICS.values() if m.features == features]
+            resized[', '.join(users)] = features.resize
+    return {'inception_sha256': sha256, 'resize': resized, 'versions': _versions()}
 
 
 def record(direction: Direction, scores: Scores) -> dict:
@@ -40,50 +31,59 @@ def record(direction: Direction, scores: Scores) -> dict:
         'scores': scores,
         'baselines': direction.baselines,
         'images': direction.count,
-        'real_images': len(direction.real),
+        'real_images': direction.real_count,
         'warnings': direction.warnings(scores),
     }
 
 
-def write(path: Path, contents: dict) -> None:
-    """Writes JSON, and makes the folder for it.
-
-    Raises:
-      OSError: the path cannot be written.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_json(path, contents)
+def known(baselines: Mapping[str, Scores], scores: Scores, score: Score) -> Iterator[tuple]:
+    """What a score is read against: (name of the baseline, value)."""
+    for name in BASELINES:
+        if name == 'shuffled' and score.shuffled in scores:
+            yield name, scores[score.shuffled]
+        elif score.name in baselines.get(name, {}):
+            yield name, baselines[name][score.name]
 
 
 def table(title: str, recorded: Mapping) -> str:
     """Text of a `record`: each score, where it is better, and what to read it against."""
     scores = recorded['scores']
-    shuffled = {k.removesuffix(_SHUFFLED): v for k, v in scores.items() if k.endswith(_SHUFFLED)}
-    known = recorded['baselines'] | {'shuffled': shuffled}
-    columns = {name: known[name] for name in _BASELINES if known.get(name)}
+    shown = [SCORES[name] for name in scores if name in SCORES]
+    beside = {s.name: dict(known(recorded['baselines'], scores, s)) for s in shown}
+    columns = [name for name in BASELINES if any(name in cells for cells in beside.values())]
     rows = [['', 'score', 'better', *(name.replace('_', ' ') for name in columns)]]
-    for name, value in scores.items():
-        if is_detail(name):
-            continue
-        unit = ' x1000' if name in _THOUSANDS else ''
-        spread = f' ± {_text(name, scores[f"{name}_std"])}' if f'{name}_std' in scores else ''
-        better = 'lower' if name in LOWER else 'higher' if name in HIGHER else ''
-        cells = [_text(name, column[name]) if name in column else '' for column in columns.values()]
-        rows.append([name + unit, _text(name, value) + spread, better, *cells])
+    for score in shown:
+        unit = f' x{score.factor}' if score.factor != 1 else ''
+        value = _text(score, scores[score.name])
+        spread = f' ± {_text(score, scores[score.spread])}' if score.spread in scores else ''
+        against = beside[score.name]
+        cells = [_text(score, against[name]) if name in against else '' for name in columns]
+        rows.append([score.name + unit, value + spread, score.better, *cells])
     counts = f'{recorded["images"]} images against {recorded["real_images"]} real ones'
     notes = [f'  note: {warning}' for warning in recorded['warnings']]
-    return '\n'.join([f'{title}: {counts}', aligned(rows), *notes])
+    return '\n'.join([f'{title}: {counts}', _aligned(rows), *notes])
 
 
-def aligned(rows: Sequence[Sequence[str]]) -> str:
+def label_table(found: Mapping) -> str:
+    """Text of what `folders.evaluate_label_maps` returns."""
+    lines = found['scores'] | ({'gap closed': found['gap_closed']} if found['gap_closed'] else {})
+    columns = list(found['scores']['predictions'])
+    rows = [['', *columns]]
+    for name, values in lines.items():
+        rows.append([name, *(f'{values[c]:.4g}' if c in values else '' for c in columns)])
+    classes = len(found['class_iou']['predictions'])
+    return f'{found["label_maps"]} label maps of {classes} classes\n{_aligned(rows)}'
+
+
+def _aligned(rows: Sequence[Sequence[str]]) -> str:
     """Rows of cells as lines of text, their columns below each other."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ('  '.join(f'{c:<{w}}' for c, w in zip(row, widths, strict=True)) for row in rows)
     return '\n'.join(f'  {line.rstrip()}' for line in lines)
 
 
-def _text(name: str, value: float) -> str:
-    return f'{1000 * value if name in _THOUSANDS else value:.4g}'
+def _text(score: Score, value: float) -> str:
+    return f'{score.factor * value:.4g}'
 
 
 def _versions() -> dict[str, str]:

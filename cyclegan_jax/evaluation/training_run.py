@@ -1,147 +1,194 @@
-"""The checkpoints of a training run, scored on its test images: `--workdir`."""
+"""The checkpoints of a training run, scored on its test images."""
 
-import argparse
-import json
-from collections.abc import Mapping
+import inspect
+import itertools
+import os
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from absl import logging
 from PIL import Image
 
-from cyclegan_jax import data
-from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax import data, storage
+from cyclegan_jax.checkpoint import CheckpointError, Checkpoints
 from cyclegan_jax.data import synthetic
-from cyclegan_jax.evaluation import report
-from cyclegan_jax.evaluation.features import Sharded
-from cyclegan_jax.evaluation.test_set import Keep, TestSet, Translate
-from cyclegan_jax.networks import make_networks
+from cyclegan_jax.errors import UserError, check_at_least, shortlist
+from cyclegan_jax.evaluation import inception_weights, report, scores
+from cyclegan_jax.evaluation.test_set import Keep, TestSet
+from cyclegan_jax.interop import Network, load_pretrained, make_module
+from cyclegan_jax.sharding import Batched
 from cyclegan_jax.train_step import make_translate
 
 
-def evaluate(
-    args: argparse.Namespace, metrics: list[str], weights: Mapping | None, sha256: str | None
-) -> list[Path]:
-    """Scores the checkpoints that `args` choose, prints tables, writes evaluation/step_N.json.
+def evaluate_run(
+    workdir: str | os.PathLike,
+    *,
+    step: int | str = 'latest',
+    metrics: str | Iterable[str] | None = None,
+    inception: str | os.PathLike | None = None,
+    paired: bool | None = None,
+    legacy: bool = False,
+    batch_size: int = 16,
+    save_images: str | os.PathLike | None = None,
+    overwrite: bool = False,
+) -> Iterator[dict]:
+    """Scores checkpoints of a training run on its test images, one after the other.
+
+    Networks compute in float32, whatever the run trains with.
 
     Args:
-      metrics: names of `direction.METRICS`. What cannot be computed is left out, and said so.
-      weights, sha256: of the FID network (`inception_weights.load`), or None.
+      workdir: of the run.
+      step: a number, 'latest' (which passes over damaged ones), 'best', or 'all'.
+      metrics: names of `scores.METRICS`; those computed by default for None. What cannot be
+        computed is left out, and said so.
+      inception: the FID network's weights; None: what the environment variable names.
+      paired, legacy, batch_size: see `TestSet`.
+      save_images: writes the translations below this folder, as step_N/a2b/NAME.png.
+      overwrite: whether that may hold images already.
 
     Returns:
-      The files written.
+      For each step what evaluation/step_N.json says of it: 'step'; 'a2b' and 'b2a', a
+      `report.record` each; 'not_computed', {metric: why}; 'protocol'.
 
     Raises:
-      ValueError: no such run or checkpoint, a data set that is gone, flags that do not fit.
+      UserError: no such run or checkpoint, a data set that is gone, no score that can be computed.
     """
-    workdir = Path(args.workdir)
-    if not (workdir / 'config.json').is_file():
-        raise ValueError(f'--workdir={workdir} is not a training run: it has no config.json')
-    config = json.loads((workdir / 'config.json').read_text())
-    with Checkpoints(workdir / 'checkpoints') as checkpoints:
-        steps = _steps(args, checkpoints)
-        if args.output and len(steps) > 1:
-            raise ValueError('--output is one file but --all-steps writes several; leave one out')
-        # Without a cache only those training images are decoded that the floor needs.
-        arguments = config['data'] | {'cache': 0.0}
-        dataset = data.load(**arguments, seed=config['seed'], batch_size=1)
-        test_set = TestSet(
-            dataset,
-            metrics,
-            weights=weights,
-            paired=args.paired or None,
-            palette=synthetic.PALETTES.get(config['data']['name']),
-            legacy=args.legacy,
-            batch_size=args.batch_size,
-        )
-        keep = [_png_writer(args, step, dataset.test_names) for step in steps]
-        networks = _compiled(config, args.batch_size)
-        written = []
-        for step, keep_images in zip(steps, keep, strict=True):
-            params, _, _ = checkpoints.restore_networks(step)
-            scores = test_set.score(_translator(networks, params), keep_images)
-            recorded = {
-                name: report.record(direction, scores[name])
-                for name, direction in test_set.directions.items()
-            }
-            for name, found in recorded.items():
-                print(report.table(f'{workdir}, step {step}, {name}', found))
-            contents = {
-                'step': step,
-                **recorded,
-                'not_computed': test_set.unavailable,
-                'protocol': _protocol(config, dataset, metrics, sha256),
-            }
-            written.append(Path(args.output or workdir / 'evaluation' / f'step_{step}.json'))
-            report.write(written[-1], contents)
-    for metric, why in test_set.unavailable.items():
-        print(f'{metric} is not computed: {why}')
-    return written
-
-
-def _steps(args: argparse.Namespace, checkpoints: Checkpoints) -> list[int]:
-    """The checkpoints to be scored."""
-    found = checkpoints.steps()
-    if not found:
-        raise ValueError(f'there is no checkpoint in {checkpoints.directory}')
-    if args.all_steps:
-        return found
-    if args.step == 'best':
-        return [checkpoints.best()]
-    if args.step != 'latest' and not args.step.isdecimal():
-        raise ValueError(f'--step is {args.step!r}; it must be a number, latest or best')
-    step = found[-1] if args.step == 'latest' else int(args.step)
-    if step not in found:
-        raise ValueError(f'--step is {step}; there are checkpoints of {", ".join(map(str, found))}')
-    return [step]
-
-
-def _compiled(config: Mapping, batch_size: int) -> dict[str, Sharded]:
-    """Both generators, on uint8, for any parameters."""
-    channels = {domain: config['data'][f'channels_{domain}'] for domain in 'ab'}
-    networks = make_networks(
-        channels, config['generator'], config['discriminator'], config['dtype']
+    workdir, names = Path(workdir), scores.parse(metrics)
+    check_at_least('batch_size', batch_size, 1)
+    config = _read_config(workdir)
+    steps = _steps(workdir, step)
+    loaded = _load(workdir, steps, fall_back=step in ('latest', 'all'))
+    first = next(loaded)
+    if save_images and not overwrite:
+        for each in [first[0]] if step == 'latest' else steps:
+            _check_empty(Path(save_images, f'step_{each}'))
+    weights = inception_weights.find(inception, any(map(scores.needs_weights, names)))
+    # Without a cache only those training images are decoded that the floor needs.
+    dataset = data.load(**config['data'] | {'cache': 0.0}, seed=config['seed'], batch_size=1)
+    test_set = TestSet(
+        dataset,
+        names,
+        weights=weights,
+        paired=paired,
+        palette=synthetic.PALETTES.get(config['data'].get('name')),
+        legacy=legacy,
+        batch_size=batch_size,
     )
-
-    return {
-        name: Sharded(make_translate(network), batch_size)
-        for name, network in networks.generators.items()
-    }
-
-
-def _translator(networks: Mapping[str, Sharded], params: Mapping) -> Translate:
-    ready = {name: network.with_params(params[name]) for name, network in networks.items()}
-    return lambda name, images: ready[name](images)
-
-
-def _png_writer(args: argparse.Namespace, step: int, names: Mapping[str, list[str]]) -> Keep | None:
-    """Writes translations below args.save_images, if given, under the names of their inputs.
-
-    Raises:
-      ValueError: there are files already, which would be taken for translations of this step.
-    """
-    if not args.save_images:
-        return None
-    folder = Path(args.save_images, f'step_{step}')
-    if not args.overwrite and folder.is_dir() and any(folder.iterdir()):
-        raise ValueError(f'{folder} is not empty; choose another folder, or give --overwrite')
-
-    def keep(direction: str, first: int, outputs: np.ndarray) -> None:
-        (folder / direction).mkdir(parents=True, exist_ok=True)
-        for number, output in enumerate(outputs, first):
-            path = folder / direction / f'{Path(names[direction[0]][number]).stem}.png'
-            Image.fromarray(output[..., 0] if output.shape[-1] == 1 else output).save(path)
-
-    return keep
-
-
-def _protocol(
-    config: Mapping, dataset: data.Dataset, metrics: list[str], sha256: str | None
-) -> dict:
-    return report.protocol(metrics, sha256) | {
+    scores.check_some(names, test_set.unavailable)
+    protocol = report.protocol(names, weights.sha256) | {
         'images': 'test images as the run resizes them; translations rounded to uint8, as in PNG',
+        'dtype': 'float32',
         'image_size': dataset.image_size,
         'test_split_missing': dataset.test_split_missing,
         'scored_files': dataset.test_names,
         'config': config,
         'identity_weight': config['loss']['identity_weight'],
     }
+
+    def score(step: int, networks: Mapping[str, Network]) -> dict:
+        def translate(name: str, images: np.ndarray) -> np.ndarray:
+            return translators[name](networks[name].params, images)
+
+        keep = save_images and _png_writer(Path(save_images, f'step_{step}'), dataset.test_names)
+        scored = test_set.score(translate, keep)
+        recorded = {
+            name: report.record(direction, scored[name])
+            for name, direction in test_set.directions.items()
+        }
+        unavailable = {'not_computed': test_set.unavailable, 'protocol': protocol}
+        return {'step': step, **recorded, **unavailable}
+
+    translators = _translators(first[1], batch_size)
+    rest = () if step == 'latest' else loaded
+    return (score(*each) for each in itertools.chain([first], rest))
+
+
+def _read_config(workdir: Path) -> dict:
+    """The config of a run: what decides which test images there are, checked."""
+    path = workdir / 'config.json'
+    if not path.is_file():
+        raise UserError(f'--workdir={workdir} is not a training run: it has no config.json')
+    config = storage.read_json(path)
+    storage.check_fields(config, {'data': dict, 'seed': int, 'loss': dict}, str(path))
+    storage.check_fields(config['loss'], {'identity_weight': (int, float)}, f'{path}, loss')
+    known = inspect.signature(data.load).parameters
+    if unknown := sorted(config['data'].keys() - known):
+        raise UserError(f'{path}: data has unknown fields: {shortlist(unknown)}')
+    return config
+
+
+def _steps(workdir: Path, step: int | str) -> list[int]:
+    """The checkpoints that may be scored, in the order in which they are tried."""
+    with Checkpoints(workdir / 'checkpoints') as checkpoints:
+        found = checkpoints.steps()
+        if not found:
+            raise UserError(f'there is no checkpoint in {checkpoints.directory}')
+        if step in ('latest', 'all'):
+            return found if step == 'all' else found[::-1]
+        if step == 'best':
+            return [checkpoints.best()]
+    if not str(step).isdecimal():
+        raise UserError(f'--step is {step!r}; it must be a number, latest or best')
+    if int(step) not in found:
+        raise UserError(f'--step is {step}; there are checkpoints of {", ".join(map(str, found))}')
+    return [int(step)]
+
+
+def _load(
+    workdir: Path, steps: Sequence[int], fall_back: bool
+) -> Iterator[tuple[int, dict[str, Network]]]:
+    """(step, networks) of each checkpoint; passes over damaged ones with a warning.
+
+    Raises:
+      CheckpointError: one is damaged that was named, or all are.
+    """
+    good = 0
+    for number, step in enumerate(steps, 1):
+        try:
+            networks = load_pretrained(workdir, step=step)
+        except CheckpointError as error:
+            if not fall_back or (number == len(steps) and not good):
+                raise
+            logging.warning('Checkpoint %d is passed over: %s', step, error)
+        else:
+            good += 1
+            yield step, networks
+
+
+def _translators(networks: Mapping[str, Network], batch_size: int) -> dict[str, Batched]:
+    """(params, uint8 images) -> uint8 translations, by direction."""
+    return {
+        name: Batched(make_translate(make_module(n.role, n.spec, n.channels)), batch_size)
+        for name, n in networks.items()
+    }
+
+
+def _check_empty(folder: Path) -> None:
+    if folder.is_dir() and any(folder.iterdir()):
+        # They would be taken for translations of this step.
+        raise UserError(f'{folder} is not empty; choose another folder, or give --overwrite')
+
+
+def _png_writer(folder: Path, names: Mapping[str, list[str]]) -> Keep:
+    """Writes translations below a folder, under the names of their inputs."""
+    stems = {direction: _stems(names[direction[0]]) for direction in ('a2b', 'b2a')}
+
+    def keep(direction: str, first: int, outputs: np.ndarray) -> None:
+        for number, output in enumerate(outputs, first):
+            path = folder / direction / f'{stems[direction][number]}.png'
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(output[..., 0] if output.shape[-1] == 1 else output).save(path)
+
+    return keep
+
+
+def _stems(names: Sequence[str]) -> list[str]:
+    """Names of files without what they end in; of two that are alike, with their folders too."""
+    stems = [Path(name).stem for name in names]
+    if len(set(stems)) == len(stems):
+        return stems
+    root = os.path.commonpath([Path(name).parent for name in names])
+    inside = [os.path.relpath(name, root) for name in names]
+    stems = [str(Path(name).with_suffix('')) for name in inside]
+    return stems if len(set(stems)) == len(stems) else inside  # x.png and x.jpg in one folder
