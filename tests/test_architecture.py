@@ -31,7 +31,7 @@ LEAVES = {
     'layers': {'cpu_conv'},
     'losses': set(),
     'image_pool': set(),
-    'sharding': set(),
+    'sharding': {'errors'},
     'metrics': set(),
     'workdir': set(),
     'manifest': set(),
