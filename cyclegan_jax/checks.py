@@ -7,6 +7,7 @@ from absl import logging
 from ml_collections import ConfigDict
 
 from cyclegan_jax import data, networks
+from cyclegan_jax.errors import UserError
 from cyclegan_jax.workdir import compare_configs
 
 
@@ -79,7 +80,7 @@ def check_image_size(nets: networks.Networks, image_size: tuple[int, int]) -> No
     Raises:
       ValueError: the generator would not return the same size, or a discriminator has no output.
     """
-    multiple = networks.size_multiple(nets.generators['a2b'])
+    multiple = nets.generators['a2b'].size_multiple
     height, width = image_size
     if height % multiple or width % multiple:
         raise ValueError(
@@ -88,14 +89,13 @@ def check_image_size(nets: networks.Networks, image_size: tuple[int, int]) -> No
             f'{_nearest(height, multiple)}x{_nearest(width, multiple)}.'
         )
     # By arithmetic, since a convolution over less than its window is an error deep in the library.
-    judge = nets.discriminators['a']
-    if isinstance(judge, networks.PatchDiscriminator):
-        smallest = min(image_size) // 2**judge.num_layers // judge.last_stride
-        if smallest < (3 if judge.last_stride == 1 else 2):
-            raise ValueError(
-                f'training images are {height}x{width}, too small for a discriminator with '
-                f'num_layers {judge.num_layers}; set a larger data.crop_size or fewer layers.'
-            )
+    smallest = max(network.smallest for nets_ in nets for network in nets_.values())
+    if min(image_size) < smallest:
+        raise UserError(
+            f'training images are {height}x{width}, too small for these networks, which need sides '
+            f'of at least {smallest}; set a larger --config.data.crop_size, or fewer '
+            '--config.discriminator.num_layers.'
+        )
 
 
 def _nearest(side: int, multiple: int) -> int:

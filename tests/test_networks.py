@@ -10,6 +10,7 @@ import pytest
 
 import configs
 from cyclegan_jax import networks
+from cyclegan_jax.networks import discriminators, resnet
 
 # Parameters of (one generator, one discriminator). The reference's networks have as many, and the
 # biases that its instance norms remove: 5,248 (9 blocks), 3,712 (6 blocks) and 4,928 (U-Net), and
@@ -77,7 +78,7 @@ def test_discriminators_have_the_references_parameters_but_the_idle_biases():
 @pytest.mark.parametrize('kind', ['resnet', 'unet'])
 def test_generators_keep_the_size_and_change_the_channels(kind):
     generator = networks.make_generator(1, kind=kind, width=4, num_downs=5)
-    multiple = networks.size_multiple(generator)
+    multiple = generator.size_multiple
     assert output_shape(generator, 2, 2 * multiple, 3 * multiple, 3) == (
         2, 2 * multiple, 3 * multiple, 1,
     )  # fmt: skip
@@ -105,7 +106,7 @@ def test_discriminator_output_sizes(kind, sizes):
 def test_receptive_field(kwargs, field, monkeypatch):
     """The pixels that one logit depends on, by the support of its gradient."""
     # A norm makes every pixel matter, so it is left out; positive weights cannot cancel.
-    monkeypatch.setattr(networks, 'instance_norm', lambda x: x)
+    monkeypatch.setattr(discriminators, 'instance_norm', lambda x: x)
     network = networks.make_discriminator(width=1, **kwargs)
     x = jnp.ones((1, field + 64, field + 64, 1))
     params = jax.tree.map(jnp.ones_like, jax.eval_shape(network.init, jax.random.key(0), x))
@@ -120,7 +121,7 @@ def test_receptive_field(kwargs, field, monkeypatch):
 
 def test_a_block_does_not_clip_its_sum():
     """There is no ReLU after the addition: a block that adds nothing returns its input."""
-    block = networks.ResNetBlock(0.0, jnp.float32)
+    block = resnet.ResNetBlock(0.0, jnp.float32)
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 4))
     params = jax.tree.map(jnp.zeros_like, block.init(jax.random.key(0), x, False))
     np.testing.assert_array_equal(block.apply(params, x, False), x)

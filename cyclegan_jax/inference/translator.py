@@ -15,7 +15,6 @@ from cyclegan_jax import sharding
 from cyclegan_jax.inference import pictures
 from cyclegan_jax.inference.tiling import translate_in_tiles
 from cyclegan_jax.interop import Network, load_pretrained, make_module
-from cyclegan_jax.networks import size_multiple
 
 AnyImage = Image.Image | np.ndarray
 
@@ -157,7 +156,7 @@ class Translator:
         return result[:number, :height, :width] if self._pad else result[:number]
 
     def _padding(self, side: int) -> int:
-        multiple = size_multiple(self._module)
+        multiple = self._module.size_multiple
         return -(-max(side, _SMALLEST) // multiple) * multiple - side if self._pad else 0
 
     def _placed(self, num_devices: int):
