@@ -89,12 +89,12 @@ def check_image_size(nets: networks.Networks, image_size: tuple[int, int]) -> No
             f'{_nearest(height, multiple)}x{_nearest(width, multiple)}.'
         )
     # By arithmetic, since a convolution over less than its window is an error deep in the library.
-    smallest = max(network.smallest for nets_ in nets for network in nets_.values())
-    if min(image_size) < smallest:
+    judge = nets.discriminators['a']
+    if min(image_size) < judge.smallest:
         raise UserError(
-            f'training images are {height}x{width}, too small for these networks, which need sides '
-            f'of at least {smallest}; set a larger --config.data.crop_size, or fewer '
-            '--config.discriminator.num_layers.'
+            f'training images are {height}x{width}, too small for a discriminator with num_layers '
+            f'{getattr(judge, "num_layers", 0)}, which needs sides of at least {judge.smallest}; '
+            'set a larger --config.data.crop_size or fewer --config.discriminator.num_layers.'
         )
 
 

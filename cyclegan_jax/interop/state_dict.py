@@ -70,8 +70,8 @@ def from_state_dict(tensors: Mapping[str, np.ndarray], name: str) -> Network:
     first, last = (tensors.get(f'{layer.key}.weight') for layer in (layers[0], layers[-1]))
     if first is None or last is None or first.ndim != 4 or last.ndim != 4:
         raise UserError(
-            f'{name} looks like a {_describe(role, spec)}, but lacks its first or last convolution '
-            f'({layers[0].key}.weight, {layers[-1].key}.weight).'
+            f'{name} looks like a {describe_spec(role, spec)}, but lacks its first or last '
+            f'convolution ({layers[0].key}.weight, {layers[-1].key}.weight).'
         )
     channels = first.shape[1], last.shape[1 if layers[-1].up else 0]
     shapes = param_shapes(role, spec, channels)
@@ -82,7 +82,7 @@ def from_state_dict(tensors: Mapping[str, np.ndarray], name: str) -> Network:
             f'({normed[0]}); only --norm instance is supported.'
         )
     expected = {key: shape for layer in layers for key, shape in _torch_shapes(layer, shapes)}
-    check_shapes(tensors, expected, f'{name}, read as a {_describe(role, spec)},')
+    check_shapes(tensors, expected, f'{name}, read as a {describe_spec(role, spec)},')
     if role == 'generator' and spec.get('upsample') == 'nearest' and channels[0] != 3:
         logging.warning(
             '%s: for %d channels huggan pads by %d pixels, not 3, and its images change size; '
@@ -254,6 +254,7 @@ def _set(tree: dict, path: tuple[str, ...], value) -> None:
     tree[path[-1]] = value
 
 
-def _describe(role: str, spec: Mapping) -> str:
+def describe_spec(role: str, spec: Mapping) -> str:
+    """'resnet generator (width 64, num_blocks 9, ...)'."""
     details = ', '.join(f'{name} {value}' for name, value in spec.items() if name != 'kind')
     return f'{spec["kind"]} {role}' + (f' ({details})' if details else '')

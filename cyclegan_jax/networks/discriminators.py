@@ -86,7 +86,7 @@ class HugganDiscriminator(PatchDiscriminator):
 
     @property
     def smallest(self) -> int:
-        return 4 * 2**self.num_layers
+        return 4 * 2**self.num_layers  # leaves the last norm 2 pixels a side
 
 
 class PixelDiscriminator(Described):
