@@ -201,8 +201,8 @@ def _check_code(networks: Networks, code: str) -> None:
         if theirs != code:
             choice = {TORCH_CODE: 'pytorch', HUGGAN_CODE: 'huggan'}.get(theirs, 'safetensors')
             raise UserError(
-                f'{name} is of kind {network.spec["kind"]!r} as '
-                f'{theirs or "no PyTorch code"} has it, not {code}; choose --format={choice}.'
+                f'{name}, of kind {network.spec["kind"]!r}, belongs to '
+                f'{theirs or "no PyTorch code"}, not to {code}; choose --format={choice}.'
             )
 
 
