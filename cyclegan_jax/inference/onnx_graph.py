@@ -3,8 +3,8 @@
 The graph takes and gives images as most ONNX tools do, (n, c, h, w), float32 in [-1, 1], of any
 number and of any size that the network takes. Its convolutions have the names of our parameters.
 
-Written by hand, as jax2onnx (0.17) cannot: it does not know `lax.platform_dependent`, and fixes
-height and width, for JAX cannot mirror the sides of an image whose size is open.
+Written by hand, as jax2onnx (0.17.1) cannot: it has no form of `lax.platform_dependent`, and takes
+no open height and width with a least size, which JAX needs to mirror the sides of an image.
 """
 
 import numpy as np
