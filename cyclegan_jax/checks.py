@@ -118,7 +118,7 @@ def check_image_size(nets: networks.Networks, image_size: tuple[int, int]) -> No
     Raises:
       UserError: the generator would not return the same size, or a discriminator has no output.
     """
-    multiple = networks.size_multiple(nets.generators['a2b'])
+    multiple = nets.generators['a2b'].size_multiple
     height, width = image_size
     if height % multiple or width % multiple:
         raise UserError(
@@ -128,13 +128,12 @@ def check_image_size(nets: networks.Networks, image_size: tuple[int, int]) -> No
         )
     # By arithmetic, since a convolution over less than its window is an error deep in the library.
     judge = nets.discriminators['a']
-    if isinstance(judge, networks.PatchDiscriminator):
-        smallest = min(image_size) // 2**judge.num_layers // judge.last_stride
-        if smallest < (3 if judge.last_stride == 1 else 2):
-            raise UserError(
-                f'training images are {height}x{width}, too small for a discriminator with '
-                f'num_layers {judge.num_layers}; set a larger data.crop_size or fewer layers.'
-            )
+    if min(image_size) < judge.smallest:
+        raise UserError(
+            f'training images are {height}x{width}, too small for a discriminator with num_layers '
+            f'{getattr(judge, "num_layers", 0)}, which needs sides of at least {judge.smallest}; '
+            'set a larger --config.data.crop_size or fewer --config.discriminator.num_layers.'
+        )
 
 
 def _nearest(side: int, multiple: int) -> int:

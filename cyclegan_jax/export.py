@@ -39,23 +39,30 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Returns the exit status: 0, or 2 for what cannot be."""
+    """Returns the exit status: 0, 2 for what cannot be, 4 out of memory, 130 after Ctrl-C."""
     args = parse(argv)
     # Imported here, so that --help is answered at once.
     from cyclegan_jax import process
+
+    return process.run_command(
+        lambda: _export(args),
+        interrupted='Interrupted; files that are there are whole, others are missing.',
+        out_of_memory='end other programs that use the memory, or take another machine.',
+    )
+
+
+def _export(args: argparse.Namespace) -> int:
+    from cyclegan_jax.errors import printable
     from cyclegan_jax.inference.exporting import export
     from cyclegan_jax.interop import hub, load_pretrained
 
-    process.set_up()
-    try:
-        networks = load_pretrained(args.model, step=args.step, discriminators=True)
-        export(networks, args.output, args.format)
-        print(f'Wrote {args.output} ({args.format}).')
-        if args.push:
-            print(f'Pushed to {hub.push(args.output, args.push)}.')
-    except (ValueError, OSError, ImportError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
+    networks = load_pretrained(args.model, step=args.step, discriminators=True)
+    note = export(networks, args.output, args.format)
+    print(printable(f'Wrote {args.output} ({args.format}).'))
+    if note:
+        print(note)
+    if args.push:
+        print(f'Pushed to {hub.push(args.output, args.push)}.')
     return 0
 
 

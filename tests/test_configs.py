@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 import configs
 from cyclegan_jax import checks, train_state
 from cyclegan_jax.data.loading import load
-from cyclegan_jax.networks import make_discriminator, make_generator
+from cyclegan_jax.networks import KINDS, fields_of
 from cyclegan_jax.train_step import make_train_step
 
 ROOT = Path(__file__).parents[1]
@@ -73,14 +73,14 @@ def test_every_field_is_read_somewhere():
     config = get('default').to_dict()
     keywords = {
         'data': load,
-        'generator': make_generator,
-        'discriminator': make_discriminator,
         'loss': make_train_step,
         'schedule': train_state.learning_rate_schedule,
     }
     for name, function in keywords.items():
         taken = set(function.__code__.co_varnames[: _arguments(function)])
         assert set(config.pop(name)) <= taken, f'{function.__name__} does not take them all'
+    for role, kinds in KINDS.items():
+        assert config.pop(role) == {'kind': next(iter(kinds))} | fields_of(role)
     read = set()
     for path in (ROOT / 'cyclegan_jax').glob('*.py'):
         for node in ast.walk(ast.parse(path.read_text())):

@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import traverse_util
 from translate_fixtures import RESNET, random_network
 
 from cyclegan_jax import export, interop
 from cyclegan_jax.inference.exporting import FORMATS
 from cyclegan_jax.interop import make_module, param_shapes
+from cyclegan_jax.interop.files import write_safetensors
 
 NEAREST = RESNET | {'upsample': 'nearest'}
 UNET = interop.full_spec('generator', {'kind': 'unet', 'width': 2, 'num_downs': 5})
@@ -143,6 +145,77 @@ def test_onnx_takes_any_number_and_size(tmp_path, spec):
             x = images(*shape, network.channels[0])
             [result] = session.run(None, {'image': x.transpose(0, 3, 1, 2)})
             np.testing.assert_allclose(result.transpose(0, 2, 3, 1), apply(network, x), atol=1e-5)
+
+
+def test_onnx_tells_its_readers_what_they_cannot_see(tmp_path):
+    onnx = pytest.importorskip('onnx')
+    pytest.importorskip('onnxruntime')
+    _, folder, _ = export_two(tmp_path, 'onnx', UNET, channels=(3, 1))
+    model = onnx.load(folder / 'b2a.onnx')
+    assert {entry.key: entry.value for entry in model.metadata_props} == {
+        'direction': 'b2a',
+        'layout': 'NCHW',
+        'value_range': '[-1, 1]',
+        'input_channels': 'grey',
+        'output_channels': 'RGB',
+        'size_multiple': '32',
+        'smallest_size': '32',
+    }
+    assert {(entry.domain, entry.version) for entry in model.opset_import} == {('', 17)}
+    windows = [n for n in model.graph.node if n.op_type in ('Conv', 'ConvTranspose')]
+    assert windows and all('kernel_shape' in {a.name for a in n.attribute} for n in windows)
+
+
+def test_stablehlo_takes_the_smallest_image(tmp_path):
+    pytest.importorskip('flatbuffers')
+    from jax import export as jax_export
+
+    networks, folder, _ = export_two(tmp_path, 'stablehlo')
+    program = jax_export.deserialize(bytearray((folder / 'a2b.stablehlo').read_bytes()))
+    x = images(1, 8, 8, 3)
+    np.testing.assert_allclose(program.call(x), apply(networks['a2b'], x), atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ('spec', 'words'),
+    [
+        (
+            RESNET | {'num_blocks': 6},
+            '--model cycle_gan --netG resnet_6blocks --ngf 4 --input_nc 3 --output_nc 3\n',
+        ),
+        (RESNET, 'no flags for a2b, a resnet generator (width 4, num_blocks 1'),
+        (RESNET | {'num_blocks': 6, 'dropout': 0.5}, 'dropout 0.5): its --model cycle_gan cannot'),
+        (UNET, 'no flags for a2b, a unet generator (width 2, num_downs 5'),
+    ],
+)
+def test_pytorch_says_by_which_flags_it_is_loaded(tmp_path, capsys, spec, words):
+    pytest.importorskip('torch')
+    _, _, status = export_two(tmp_path, 'pytorch', spec)
+    assert status == 0
+    assert words in capsys.readouterr().out
+
+
+def test_an_output_that_is_a_file(tmp_path, capsys):
+    interop.save_pretrained(tmp_path / 'model', {'a2b': random_network()})
+    (tmp_path / 'out').write_text('mine')
+    assert export.main([f'--model={tmp_path / "model"}', f'--output={tmp_path / "out"}']) == 2
+    assert capsys.readouterr().err.count('is a file; name a folder') == 1
+    assert (tmp_path / 'out').read_text() == 'mine'
+
+
+def test_names_from_a_file_do_not_lead_out_of_the_folder(tmp_path, capsys):
+    network = random_network(spec=WIDE)
+    described = {'role': 'generator', 'spec': WIDE, 'channels': [3, 3]}
+    tensors = {}
+    for name in ('a2b', '..'):
+        tensors |= traverse_util.flatten_dict({name: network.params}, sep='/')
+    header = {'cyclegan_jax': json.dumps({'a2b': described, '..': described})}
+    write_safetensors(tmp_path / 'evil.safetensors', tensors, header)
+    folder = tmp_path / 'deep' / 'out'
+    flags = [f'--model={tmp_path / "evil.safetensors"}', f'--output={folder}', '--format=huggan']
+    assert export.main(flags) == 2
+    assert "describes '..'" in capsys.readouterr().err
+    assert not (tmp_path / 'deep').exists()
 
 
 @pytest.mark.parametrize(

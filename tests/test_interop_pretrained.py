@@ -1,12 +1,15 @@
 """Weights are found wherever people have them, and what is not weights is refused by name."""
 
+import json
 import pickle
 import re
 import sys
+import tarfile
 import types
 import zipfile
 
 import flax.struct
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -14,6 +17,7 @@ import pytest
 
 from cyclegan_jax import interop
 from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.errors import UserError
 from cyclegan_jax.interop import hub
 from cyclegan_jax.interop.files import read_tensors, write_safetensors, write_torch
 from cyclegan_jax.interop.state_dict import Network, param_shapes, to_state_dict
@@ -224,7 +228,7 @@ def test_half_precision_is_read_as_float32(tmp_path):
 def test_without_torch_the_error_says_how_to_get_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, 'torch', None)
     (tmp_path / 'w.pth').write_bytes(b'PK\x03\x04 and so on')
-    with pytest.raises(ImportError, match=r"pip install 'cyclegan_jax\[torch\]'.*safetensors"):
+    with pytest.raises(UserError, match=r"pip install 'cyclegan_jax\[torch\]'.*safetensors"):
         read_tensors(tmp_path / 'w.pth')
 
 
@@ -340,3 +344,121 @@ def test_push_without_a_token_says_what_to_do(tmp_path, monkeypatch):
         hub.push(tmp_path, 'user/name')
     with pytest.raises(ValueError, match='must be user/name'):
         hub.push(tmp_path, 'name')
+
+
+# What a header may say, and what is told of it.
+HOSTILE = {
+    'a list': ('[]', 'not an object'),
+    'a string': ('"x"', 'not an object'),
+    'null': ('null', 'not an object'),
+    'no JSON': ('{', 'no JSON'),
+    'a name that is a path': ({'..': {}}, "describes '..'"),
+    'another role': ({'a2b': {'role': 'discriminator'}}, "a2b is a 'discriminator'"),
+    'no object': ({'a2b': None}, 'must be an object'),
+    'no spec': ({'a2b': {'spec': None}}, "field 'spec' is None"),
+    'unknown kind': ({'a2b': {'spec': {'kind': 'vit'}}}, "generator.kind is 'vit'"),
+    'kind of another type': ({'a2b': {'spec': {'kind': []}}}, 'must be an object'),
+    'width of another type': ({'a2b': {'spec': {'width': '64'}}}, "'width' is '64'"),
+    'negative': ({'a2b': {'spec': {'width': -4}}}, 'width is -4'),
+    'a million blocks': ({'a2b': {'spec': {'num_blocks': 10**6}}}, 'num_blocks is 1000000'),
+    'huge width': ({'a2b': {'spec': {'width': 10**30}}}, 'the file holds at most'),
+    'huge channels': ({'a2b': {'channels': [3, 10**30]}}, 'two numbers, in and out'),
+    'channels of another type': ({'a2b': {'channels': [3, 'x']}}, 'two numbers, in and out'),
+}
+
+
+@pytest.mark.parametrize('case', HOSTILE)
+def test_headers_that_lie_are_told_in_a_line(tmp_path, case):
+    header, words = HOSTILE[case]
+    if not isinstance(header, str):
+        usual = {'role': 'generator', 'spec': RESNET, 'channels': [3, 3]}
+        for name, described in header.items():
+            if described is not None:
+                header[name] = usual | described
+                if isinstance(described.get('spec'), dict):
+                    header[name]['spec'] = RESNET | described['spec']
+        header = json.dumps(header)
+    params = random_network('generator', RESNET, (3, 3), 0).params
+    tensors = flax.traverse_util.flatten_dict({'a2b': params}, sep='/')
+    path = tmp_path / 'model.safetensors'
+    write_safetensors(path, tensors, {'cyclegan_jax': header})
+    with pytest.raises(UserError, match=re.escape(words)) as error:
+        interop.load_pretrained(path)
+    assert 'model.safetensors' in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('value', [np.nan, np.inf])
+def test_weights_that_are_not_finite_are_refused(tmp_path, value):
+    networks = four_networks()
+    networks['b2a'].params['in']['kernel'][0, 0, 0, :2] = value
+    interop.save_pretrained(tmp_path, networks)
+    with pytest.raises(UserError, match=r'b2a, has 2 of .* weights that are NaN or infinite'):
+        interop.load_pretrained(tmp_path)
+
+
+def test_a_checkpoint_that_is_not_that_of_its_config(tmp_path):
+    networks = four_networks()
+    del networks['a2b'].params['out']
+    networks['b2a'].params['in']['kernel'] = np.zeros((5, 5, 1, 4), np.float32)
+    config = {
+        'generator': RESNET,
+        'discriminator': PATCH,
+        'data': {'channels_a': 3, 'channels_b': 1},
+    }
+    state = State(
+        step=jnp.asarray(1),
+        generators={n: scaled(networks[n].params, 1) for n in ('a2b', 'b2a')},
+        discriminators={n: scaled(networks[n].params, 1) for n in 'ab'},
+    )
+    with Checkpoints(tmp_path / 'checkpoints', keep=3) as checkpoints:
+        checkpoints.save(1, state, {'config': config})
+        checkpoints.save(2, state, {'config': config | {'data': {'channels_a': 3}}})
+        checkpoints.save(3, state, {'config': config | {'generator': RESNET | {'width': '4'}}})
+    for step, words in ((1, 'lacks: out/'), (2, "'channels_b' is missing"), (3, "'width' is '4'")):
+        with pytest.raises(UserError, match=words) as error:
+            interop.load_pretrained(tmp_path, step=step)
+        assert f'step {step}' in str(error.value) and '\n' not in str(error.value)
+
+
+def sparse(torch):
+    return {'w': torch.eye(3).to_sparse()}
+
+
+def meta(torch):
+    return {'w': torch.zeros(3, device='meta')}
+
+
+def integer_keys(torch):
+    return {0: torch.zeros(3)}
+
+
+def repeated(torch):
+    return {'w': torch.zeros(1).expand(10**9)}
+
+
+@pytest.mark.parametrize('make', [sparse, meta, integer_keys, repeated])
+@pytest.mark.filterwarnings('ignore')
+def test_tensors_that_are_none_of_ours(tmp_path, make):
+    torch = pytest.importorskip('torch')
+    torch.save(make(torch), tmp_path / 'w.pth')
+    with pytest.raises(UserError, match=r'w\.pth') as error:
+        read_tensors(tmp_path / 'w.pth')
+    assert 'expected' in str(error.value) and '\n' not in str(error.value)
+
+
+@pytest.mark.filterwarnings('ignore')
+def test_archives_are_told_without_advice_to_run_their_code(tmp_path):
+    torch = pytest.importorskip('torch')
+    torch.jit.script(torch.nn.Conv2d(1, 1, 1)).save(str(tmp_path / 'script.pt'))
+    with tarfile.open(tmp_path / 'tar.pth', 'w') as archive:
+        archive.add(tmp_path / 'script.pt', 'script.pt')
+    for name, words in (('script.pt', 'a TorchScript program'), ('tar.pth', 'a tar archive')):
+        with pytest.raises(UserError, match=words) as error:
+            read_tensors(tmp_path / name)
+        assert 'weights_only' not in str(error.value)
+
+
+def test_a_state_dict_beside_an_epoch_is_found(tmp_path):
+    torch = pytest.importorskip('torch')
+    torch.save({'epoch': 3, 'state_dict': {'w': torch.ones(2)}}, tmp_path / 'last.pth')
+    np.testing.assert_array_equal(read_tensors(tmp_path / 'last.pth')[0]['w'], [1, 1])

@@ -125,6 +125,13 @@ def zero_padding(tensors):
         tensors[f'model.10.conv_block.3.{name}'] = tensors.pop(f'model.10.conv_block.5.{name}')
 
 
+def no_norm(tensors):
+    for i in (1, 4, 7, 11, 14):
+        tensors.pop(f'model.{i}.bias', None)
+    for i in (1, 5):
+        del tensors[f'model.10.conv_block.{i}.bias']
+
+
 def without_last(tensors):
     del tensors['model.18.weight']
 
@@ -139,6 +146,7 @@ def misfit(tensors):
     ('spoil', 'words'),
     [
         (batch_norm, ['batch norm', 'model.2.weight', '--norm instance']),
+        (no_norm, ['--norm none', 'model.1.bias', 'only --norm instance']),
         (zero_padding, ['reflection', 'conv_block.0.weight']),
         (
             misfit,
@@ -168,6 +176,19 @@ def test_another_network_altogether_is_refused_with_its_keys():
     with pytest.raises(ValueError, match=r'layer1\.0\.weight.*and 2 more'):
         tensors = {f'layer{i}.0.weight': np.zeros((1, 1, 1, 1)) for i in range(1, 7)}
         from_state_dict(tensors, 'classifier.pth')
+
+
+def test_a_classifier_is_not_told_to_train_with_another_norm():
+    tensors = {'conv1.weight': np.zeros((4, 3, 7, 7)), 'bn1.weight': np.zeros(4)}
+    with pytest.raises(ValueError, match='no CycleGAN that is known here'):
+        from_state_dict(tensors, 'classifier.pth')
+
+
+@pytest.mark.parametrize('prefix', ['_orig_mod.', 'module._orig_mod.', '_orig_mod.module.'])
+def test_prefixes_of_compiled_and_parallel_modules_are_dropped(prefix):
+    tensors = arrays(build(lambda: published.ResNet(3, 3, 4, 1)))
+    wrapped = {prefix + key: tensor for key, tensor in tensors.items()}
+    assert from_state_dict(wrapped, 'wrapped').spec == from_state_dict(tensors, 'plain').spec
 
 
 def test_huggan_with_other_than_three_channels_keeps_the_size_here(caplog):

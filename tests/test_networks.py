@@ -3,13 +3,18 @@
 import importlib
 import pkgutil
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 import configs
-from cyclegan_jax import networks
+from cyclegan_jax import interop, networks
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.inference import exporting
+from cyclegan_jax.inference.translator import Translator
+from cyclegan_jax.networks import discriminators, resnet
 
 # Parameters of (one generator, one discriminator). The reference's networks have as many, and the
 # biases that its instance norms remove: 5,248 (9 blocks), 3,712 (6 blocks) and 4,928 (U-Net), and
@@ -77,7 +82,7 @@ def test_discriminators_have_the_references_parameters_but_the_idle_biases():
 @pytest.mark.parametrize('kind', ['resnet', 'unet'])
 def test_generators_keep_the_size_and_change_the_channels(kind):
     generator = networks.make_generator(1, kind=kind, width=4, num_downs=5)
-    multiple = networks.size_multiple(generator)
+    multiple = generator.size_multiple
     assert output_shape(generator, 2, 2 * multiple, 3 * multiple, 3) == (
         2, 2 * multiple, 3 * multiple, 1,
     )  # fmt: skip
@@ -105,7 +110,7 @@ def test_discriminator_output_sizes(kind, sizes):
 def test_receptive_field(kwargs, field, monkeypatch):
     """The pixels that one logit depends on, by the support of its gradient."""
     # A norm makes every pixel matter, so it is left out; positive weights cannot cancel.
-    monkeypatch.setattr(networks, 'instance_norm', lambda x: x)
+    monkeypatch.setattr(discriminators, 'instance_norm', lambda x: x)
     network = networks.make_discriminator(width=1, **kwargs)
     x = jnp.ones((1, field + 64, field + 64, 1))
     params = jax.tree.map(jnp.ones_like, jax.eval_shape(network.init, jax.random.key(0), x))
@@ -120,7 +125,7 @@ def test_receptive_field(kwargs, field, monkeypatch):
 
 def test_a_block_does_not_clip_its_sum():
     """There is no ReLU after the addition: a block that adds nothing returns its input."""
-    block = networks.ResNetBlock(0.0, jnp.float32)
+    block = resnet.ResNetBlock(0.0, jnp.float32)
     x = jax.random.normal(jax.random.key(0), (1, 8, 8, 4))
     params = jax.tree.map(jnp.zeros_like, block.init(jax.random.key(0), x, False))
     np.testing.assert_array_equal(block.apply(params, x, False), x)
@@ -183,3 +188,48 @@ def test_remat_keeps_less_for_the_gradients():
         return sizes[0] - sizes[1]  # the parameters are kept in any case
 
     assert kept(remat=True) < 0.6 * kept(remat=False)  # the rest is of the layers at full size
+
+
+def test_a_kind_is_added_by_its_module_and_a_line(tmp_path, monkeypatch):
+    """It is built, saved, and translates; that it has no form in PyTorch and ONNX is told."""
+
+    class Shift(networks.Described):
+        channels: int
+        start: float = 0.5
+        dtype: jnp.dtype = jnp.float32
+
+        @nn.compact
+        def __call__(self, x, train=False):
+            shift = self.param('shift', nn.initializers.constant(self.start), (self.channels,))
+            return jnp.tanh(x + shift)
+
+    monkeypatch.setitem(networks.GENERATORS, 'shift', Shift)
+    generator = networks.make_networks({'a': 3, 'b': 3}, {'kind': 'shift'}, {}).generators['a2b']
+    params = generator.init(jax.random.key(0), jnp.zeros((1, 8, 8, 3)))['params']
+    spec = interop.full_spec('generator', {'kind': 'shift', 'num_downs': 8})
+    assert spec == {'kind': 'shift', 'start': 0.5}
+    interop.save_pretrained(tmp_path, {'a2b': interop.Network('generator', spec, (3, 3), params)})
+    translator = Translator.from_pretrained(tmp_path)
+    image = np.zeros((5, 7, 3), np.float32)
+    np.testing.assert_allclose(translator(image), np.tanh(image + 0.5), atol=1e-6)
+    loaded = interop.load_pretrained(tmp_path)
+    for format_ in ('pytorch', 'huggan', 'onnx'):
+        with pytest.raises(UserError, match='shift'):
+            exporting.export(loaded, tmp_path / format_, format_)
+    exporting.export(loaded, tmp_path / 'again', 'safetensors')
+
+
+def test_a_field_that_no_kind_reads_is_told():
+    with pytest.raises(UserError, match="did you mean 'num_blocks'"):
+        networks.make_generator(3, num_block=3)
+
+
+@pytest.mark.parametrize('kind', networks.DISCRIMINATORS)
+def test_the_smallest_image_that_a_discriminator_can_judge(kind):
+    network = networks.make_discriminator(kind=kind, width=4, num_layers=2)
+    smallest = network.smallest
+    assert 0 not in output_shape(network, 1, smallest, smallest, 3)
+    if kind == 'patch':
+        assert 0 in output_shape(network, 1, smallest - 1, smallest - 1, 3)
+    if kind == 'huggan':  # the last norm averages over more than one pixel
+        assert smallest // 2**network.num_layers // 2 == 2

@@ -1,6 +1,5 @@
 """Trained networks in the forms that other programs read."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,10 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from cyclegan_jax.interop import Network, make_module, save_pretrained, to_state_dict
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.interop import Network, describe_spec, make_module, save_pretrained, to_state_dict
 from cyclegan_jax.interop.files import write_safetensors, write_torch
 from cyclegan_jax.interop.pretrained import GENERATORS_FILE, PYTORCH_NAMES
-from cyclegan_jax.networks import size_multiple
+from cyclegan_jax.networks import HUGGAN_CODE, TORCH_CODE, Described
+from cyclegan_jax.storage import whole, write_json
 
 Networks = Mapping[str, Network]
 
@@ -44,39 +45,47 @@ def to_safetensors(networks: Networks, folder: Path) -> None:
     _write_card(folder, networks, 'cyclegan_jax', command)
 
 
-def to_pytorch(networks: Networks, folder: Path) -> None:
+def to_pytorch(networks: Networks, folder: Path) -> str:
     """latest_net_G_A.pth and so on, as pytorch-CycleGAN-and-pix2pix saves and loads them.
 
+    Returns:
+      How that code loads them, or why only code of one's own can.
+
     Raises:
-      ValueError: a network that does not exist there.
-      ImportError: torch is not installed.
+      UserError: a network that does not exist there, or torch is not installed.
     """
-    for name, network in networks.items():
-        if network.spec.get('upsample') == 'nearest' or network.spec['kind'] == 'huggan':
-            raise ValueError(
-                f'{name} is one of huggan, which pytorch-CycleGAN-and-pix2pix does not have; '
-                'choose --format=huggan.'
-            )
+    _check_code(networks, TORCH_CODE)
     for name, network in networks.items():
         write_torch(folder / f'latest_{PYTORCH_NAMES[name]}.pth', to_state_dict(network))
+    flags = {}
+    for name, network in networks.items():
+        found = _module(network).torch_flags
+        if found is None:
+            described = describe_spec(network.role, network.spec)
+            return (
+                f'{TORCH_CODE} has no flags for {name}, a {described}: its --model cycle_gan '
+                'cannot load these files; build the network in code, and use load_state_dict.'
+            )
+        flags |= {found: None}
+    first = next(iter(_generators(networks)), None)
+    if first is not None:
+        ends = networks[first].channels[:: 1 if first == 'a2b' else -1]
+        flags |= {f'--input_nc {ends[0]} --output_nc {ends[1]}': None}
+    return f'{TORCH_CODE} loads them by --model cycle_gan {" ".join(flags)}'
 
 
 def to_huggan(networks: Networks, folder: Path) -> None:
     """What huggan's `GeneratorResNet.from_pretrained` loads: a2b in `folder`, b2a in folder/b2a.
 
     Raises:
-      ValueError: a generator that huggan's code cannot build.
+      UserError: a generator that huggan's code cannot build.
     """
     generators = _generators(networks)
+    _check_code(generators, HUGGAN_CODE)
     for name, network in generators.items():
         spec, channels = network.spec, network.channels
-        if spec.get('upsample') != 'nearest':
-            raise ValueError(
-                f"{name} does not up-sample by 'nearest', as huggan's generators do; choose "
-                '--format=pytorch.'
-            )
         if spec['width'] != _HUGGAN_WIDTH or channels != (3, 3):
-            raise ValueError(
+            raise UserError(
                 f"{name} has width {spec['width']} and channels {channels}; huggan's code knows "
                 f'width {_HUGGAN_WIDTH} and channels (3, 3) only.'
             )
@@ -86,8 +95,9 @@ def to_huggan(networks: Networks, folder: Path) -> None:
         write_safetensors(place / GENERATORS_FILE, to_state_dict(network), {'format': 'pt'})
         blocks = network.spec['num_blocks']
         config = {'input_shape': [3, 256, 256], 'num_residual_blocks': blocks}
-        (place / 'config.json').write_text(json.dumps(config, indent=2) + '\n')
+        write_json(place / 'config.json', config)
         code = (
+            'With huggingface_hub 0.21 or newer:\n\n'
             '    from huggan.pytorch.cyclegan.modeling_cyclegan import GeneratorResNet\n'
             '    model = GeneratorResNet.from_pretrained(<this repository or folder>, '
             f'input_shape=(3, 256, 256), num_residual_blocks={blocks})\n'
@@ -102,59 +112,61 @@ def to_stablehlo(networks: Networks, folder: Path) -> None:
     halve, on CPU, GPU and TPU.
 
     Raises:
-      ImportError: flatbuffers is not installed.
-      ValueError: run back, the program gives something else.
+      UserError: flatbuffers is not installed.
+      UserError: run back, the program gives something else.
     """
     from jax import export as jax_export
 
     for name, network in _generators(networks).items():
         forward = _forward(network)
-        multiple = size_multiple(_module(network))
-        # At least 16 pixels: reflection needs something to reflect.
-        least = -(-16 // multiple)
+        module = _module(network)
+        multiple = module.size_multiple
+        least = -(-module.smallest // multiple)
         shape = jax_export.symbolic_shape(
             f'n, {multiple}*h, {multiple}*w, {network.channels[0]}',
             constraints=[f'h >= {least}', f'w >= {least}'],
         )
         image = jax.ShapeDtypeStruct(shape, jnp.float32)
         exported = jax_export.export(jax.jit(forward), platforms=('cpu', 'cuda', 'tpu'))(image)
-        path = folder / f'{name}.stablehlo'
         try:
-            path.write_bytes(exported.serialize())
+            content = exported.serialize()
         except ImportError as error:
-            raise ImportError(
+            raise UserError(
                 "--format=stablehlo needs flatbuffers: pip install 'cyclegan_jax[export]'"
             ) from error
-        program = jax_export.deserialize(bytearray(path.read_bytes()))
+        program = jax_export.deserialize(bytearray(content))
+        path = folder / f'{name}.stablehlo'
         _check(path, network, lambda x, program=program: np.asarray(program.call(x)))
+        _write(path, content)
 
 
 def to_onnx(networks: Networks, folder: Path) -> None:
     """a2b.onnx and b2a.onnx: (n, c, h, w) float32 in [-1, 1] to the same, for any n, h and w.
 
     Raises:
-      ImportError: onnx or onnxruntime is not installed.
-      ValueError: run by onnxruntime, the model gives something else.
+      UserError: onnx or onnxruntime is not installed.
+      UserError: run by onnxruntime, the model gives something else.
     """
     try:
         import onnxruntime
 
         from cyclegan_jax.inference.onnx_graph import to_onnx as convert
     except ImportError as error:
-        raise ImportError(
+        raise UserError(
             "--format=onnx needs onnx and onnxruntime: pip install 'cyclegan_jax[export]'"
         ) from error
 
     for name, network in _generators(networks).items():
-        path = folder / f'{name}.onnx'
-        path.write_bytes(convert(network).SerializeToString())
-        session = onnxruntime.InferenceSession(path, providers=['CPUExecutionProvider'])
+        content = convert(network, name).SerializeToString()
+        session = onnxruntime.InferenceSession(content, providers=['CPUExecutionProvider'])
 
         def call(x, session=session):
             [y] = session.run(None, {'image': x.transpose(0, 3, 1, 2)})
             return y.transpose(0, 2, 3, 1)
 
+        path = folder / f'{name}.onnx'
         _check(path, network, call)
+        _write(path, content)
 
 
 _WRITERS = {
@@ -167,21 +179,38 @@ _WRITERS = {
 FORMATS = tuple(_WRITERS)
 
 
-def export(networks: Networks, folder: Path, format: str) -> None:
+def export(networks: Networks, folder: Path, format: str) -> str | None:
     """Writes to a folder, which is made where it is missing, in one of FORMATS.
 
+    Returns:
+      What there is to say of the files, if anything.
+
     Raises:
-      ValueError, ImportError: as the functions above.
+      UserError: as the functions above; or the folder is a file.
     """
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f'--output={folder} is a file; name a folder, which is made if need be.')
     folder.mkdir(parents=True, exist_ok=True)
-    _WRITERS[format](networks, folder)
+    return _WRITERS[format](networks, folder)
+
+
+def _check_code(networks: Networks, code: str) -> None:
+    """Raises UserError if one of the networks is not of that PyTorch code."""
+    for name, network in networks.items():
+        theirs = _module(network).torch_code
+        if theirs != code:
+            choice = {TORCH_CODE: 'pytorch', HUGGAN_CODE: 'huggan'}.get(theirs, 'safetensors')
+            raise UserError(
+                f'{name}, of kind {network.spec["kind"]!r}, belongs to '
+                f'{theirs or "no PyTorch code"}, not to {code}; choose --format={choice}.'
+            )
 
 
 def _generators(networks: Networks) -> dict[str, Network]:
     return {name: network for name, network in networks.items() if network.role == 'generator'}
 
 
-def _module(network: Network):
+def _module(network: Network) -> Described:
     return make_module(network.role, network.spec, network.channels)
 
 
@@ -192,19 +221,22 @@ def _forward(network: Network) -> Callable[[jax.Array], jax.Array]:
 
 def _check(path: Path, network: Network, call: Callable[[np.ndarray], np.ndarray]) -> None:
     """Compares with JAX, on two images that are not square."""
-    side = max(16, size_multiple(_module(network)))
+    side = max(16, _module(network).size_multiple)
     shape = 2, side, 2 * side, network.channels[0]
     images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     error = np.abs(call(images) - np.asarray(_forward(network)(images))).max()
     if not error < _TOLERANCE:
-        path.unlink()
-        raise ValueError(f'{path} gives other images than JAX, by up to {error:.1e}; not exported.')
+        raise UserError(f'{path} gives other images than JAX, by up to {error:.1e}; not exported.')
 
 
 def _write_card(folder: Path, networks: Networks, library: str, use: str) -> None:
-    contents = ', '.join(
-        f'{name}: {network.spec["kind"]} {network.role} of width {network.spec["width"]}'
-        for name, network in networks.items()
+    contents = '; '.join(
+        f'{name}: {describe_spec(network.role, network.spec)}' for name, network in networks.items()
     )
     card = _CARD.format(library=library, contents=contents, use=use)
-    (folder / 'README.md').write_text(card)
+    _write(folder / 'README.md', card.encode())
+
+
+def _write(path: Path, content: bytes) -> None:
+    with whole(path) as temporary:
+        temporary.write_bytes(content)

@@ -2,22 +2,38 @@
 
 The graph takes and gives images as most ONNX tools do, (n, c, h, w), float32 in [-1, 1], of any
 number and of any size that the network takes. Its convolutions have the names of our parameters.
+
+Written by hand, as jax2onnx (0.17.1) cannot: it has no form of `lax.platform_dependent`, and takes
+no open height and width with a least size, which JAX needs to mirror the sides of an image.
 """
 
 import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
-from cyclegan_jax.interop import Network
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.interop import Network, make_module
 from cyclegan_jax.interop.state_dict import to_weight
 
-_OPSET = 18
+_OPSET = 17  # newer ones change Pad, which some readers do not know yet, and add nothing here
 _EPSILON = 1e-5
 
 
-def to_onnx(network: Network):
-    """Returns an onnx.ModelProto with one input, 'image', and one output, 'translation'."""
+def to_onnx(network: Network, direction: str):
+    """An onnx.ModelProto with one input, 'image', and one output, 'translation'.
+
+    Args:
+      direction: what the generator maps, for the model's metadata.
+
+    Raises:
+      UserError: there is no graph for this kind of network.
+    """
+    kind = network.spec['kind']
+    if kind not in _WRITERS:
+        raise UserError(
+            f'{direction} is of kind {kind!r}, which has no ONNX form; choose --format=stablehlo.'
+        )
     graph = _Graph(network.params)
-    write = {'resnet': _resnet, 'unet': _unet}[network.spec['kind']]
+    write = _WRITERS[kind]
     graph.node('Tanh', [write(graph, network.spec, 'image')], output='translation')
     names = ('image', network.channels[0]), ('translation', network.channels[1])
     ends = [
@@ -31,8 +47,20 @@ def to_onnx(network: Network):
         onnx_graph,
         producer_name='cyclegan_jax',
         opset_imports=[helper.make_opsetid('', _OPSET)],
-        ir_version=10,
+        ir_version=8,
     )
+    orders = {1: 'grey', 3: 'RGB', 4: 'RGBA'}
+    module = make_module(network.role, network.spec, network.channels)
+    metadata = {
+        'direction': direction,
+        'layout': 'NCHW',
+        'value_range': '[-1, 1]',
+        'input_channels': orders.get(network.channels[0], str(network.channels[0])),
+        'output_channels': orders.get(network.channels[1], str(network.channels[1])),
+        'size_multiple': str(module.size_multiple),
+        'smallest_size': str(module.smallest),
+    }
+    helper.set_model_props(model, metadata)
     checker.check_model(model)
     return model
 
@@ -63,13 +91,16 @@ class _Graph:
         inputs = [x, self.constant(f'{name}/weight', weight)]
         if 'bias' in params:
             inputs.append(self.constant(f'{name}/bias', np.asarray(params['bias'], np.float32)))
+        window = {'kernel_shape': weight.shape[2:]}  # may be left out, but OpenCV's reader needs it
         if not up:
-            return self.node('Conv', inputs, output=name, strides=[stride] * 2, pads=[padding] * 4)
+            sides = {'strides': [stride] * 2, 'pads': [padding] * 4}
+            return self.node('Conv', inputs, output=name, **window, **sides)
         extra = 1 if weight.shape[2] == 3 else 0  # a 3x3 kernel lacks a pixel at the far side
         return self.node(
             'ConvTranspose',
             inputs,
             output=name,
+            **window,
             strides=[2, 2],
             pads=[1] * 4,
             output_padding=[extra] * 2,
@@ -138,3 +169,6 @@ def _unet(graph, spec, x):
         x = graph.norm(x, widths[i - 1])
         x = graph.node('Concat', [skips.pop(), x], axis=1)
     return graph.conv(graph.node('Relu', [x]), 'up_0', up=True)
+
+
+_WRITERS = {'resnet': _resnet, 'unet': _unet}

@@ -15,7 +15,6 @@ from cyclegan_jax.errors import UserError, check_at_least, check_choice
 from cyclegan_jax.inference import pictures
 from cyclegan_jax.inference.tiling import run_in_tiles
 from cyclegan_jax.interop import Network, load_pretrained, make_module
-from cyclegan_jax.networks import size_multiple
 from cyclegan_jax.sharding import Batched
 
 AnyImage = Image.Image | np.ndarray
@@ -171,7 +170,7 @@ class Translator:
         return result[:, :height, :width] if self._pad else result
 
     def _padding(self, side: int) -> int:
-        multiple = size_multiple(self._module)
+        multiple = self._module.size_multiple
         return -(-max(side, _SMALLEST) // multiple) * multiple - side if self._pad else 0
 
     def _forward(self, params, batch):

@@ -1,8 +1,14 @@
 """Weights in and out: PyTorch's state dicts, safetensors, the Hugging Face hub."""
 
-from cyclegan_jax.interop.pretrained import disagreements, load_pretrained, save_pretrained
+from cyclegan_jax.interop.pretrained import (
+    disagreements,
+    load_checkpoint,
+    load_pretrained,
+    save_pretrained,
+)
 from cyclegan_jax.interop.state_dict import (
     Network,
+    describe_spec,
     from_state_dict,
     full_spec,
     make_module,
@@ -12,9 +18,11 @@ from cyclegan_jax.interop.state_dict import (
 
 __all__ = [
     'Network',
+    'describe_spec',
     'disagreements',
     'from_state_dict',
     'full_spec',
+    'load_checkpoint',
     'load_pretrained',
     'make_module',
     'param_shapes',

@@ -6,6 +6,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 from urllib.request import getproxies
 
+from cyclegan_jax.errors import UserError, describe
+
 _REPO_ID = re.compile(r'[\w.-]+/[\w.-]+')
 
 
@@ -21,7 +23,7 @@ def fetch(repo_id: str, one_of: tuple[str, ...], optional: tuple[str, ...]) -> P
       The folder in the local cache; what is there already is not fetched again.
 
     Raises:
-      ValueError: there is no such repository, it has none of these files, or it cannot be reached.
+      UserError: there is no such repository, it has none of these files, or it cannot be reached.
     """
     from huggingface_hub import constants, errors, hf_hub_download, logging
 
@@ -45,19 +47,19 @@ def fetch(repo_id: str, one_of: tuple[str, ...], optional: tuple[str, ...]) -> P
                 download(name)
             return first.parent
     except errors.RepositoryNotFoundError as error:
-        raise ValueError(
+        raise UserError(
             f'{repo_id} is neither a file or folder here nor a public repository of the Hugging '
             'Face hub (for a private one, run `hf auth login` first).'
         ) from error
     except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
-        raise ValueError(f'{repo_id} cannot be fetched: {_one_line(error)}') from error
+        raise UserError(f'{repo_id} cannot be fetched: {describe(error)}') from error
     files = ' or '.join(one_of)
     if offline:
-        raise ValueError(
+        raise UserError(
             f'{repo_id} is no file or folder here, and its {files} cannot be fetched from the '
             'Hugging Face hub: no connection, and no copy in the cache.'
         )
-    raise ValueError(f'the repository {repo_id} has no {files}.')
+    raise UserError(f'the repository {repo_id} has no {files}.')
 
 
 def _is_unknown_host(address: str) -> bool:
@@ -75,14 +77,14 @@ def push(folder: Path, repo_id: str) -> str:
     """Uploads a folder as a model repository, made where missing; returns its address.
 
     Raises:
-      ValueError: no connection, no token, or no right to write there.
+      UserError: no connection, no token, or no right to write there.
     """
     from huggingface_hub import HfApi, errors, get_token
 
     if not is_repo_id(repo_id):
-        raise ValueError(f'--push is {repo_id!r}; it must be user/name.')
+        raise UserError(f'--push is {repo_id!r}; it must be user/name.')
     if not get_token():
-        raise ValueError(
+        raise UserError(
             f'pushing to {repo_id} needs a token of the Hugging Face hub: run `hf auth login`, or '
             f'set HF_TOKEN. The export itself is complete, in {folder}.'
         )
@@ -91,12 +93,8 @@ def push(folder: Path, repo_id: str) -> str:
         address = api.create_repo(repo_id, exist_ok=True)
         api.upload_folder(repo_id=repo_id, folder_path=folder)
     except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError) as error:
-        raise ValueError(
-            f'pushing to {repo_id} failed: {_one_line(error)} The export itself is complete, in '
+        raise UserError(
+            f'pushing to {repo_id} failed: {describe(error)} The export itself is complete, in '
             f'{folder}.'
         ) from error
     return str(address)
-
-
-def _one_line(error: Exception) -> str:
-    return ' '.join(str(error).split()) or type(error).__name__

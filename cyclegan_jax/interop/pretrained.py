@@ -6,22 +6,31 @@ Our own exchange format is a safetensors file with both generators, under names 
 
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
 from flax import traverse_util
 
+from cyclegan_jax.errors import UserError, shortlist
 from cyclegan_jax.interop import hub
 from cyclegan_jax.interop.files import read_tensors, write_safetensors
 from cyclegan_jax.interop.state_dict import (
     Network,
     check_shapes,
+    check_spec,
     from_state_dict,
     full_spec,
     param_shapes,
 )
+from cyclegan_jax.storage import check_fields, parse_json, write_json
+
+if TYPE_CHECKING:  # orbax takes a second to import
+    from cyclegan_jax.checkpoint import Checkpoints
+
+ROLES = {'a2b': 'generator', 'b2a': 'generator', 'a': 'discriminator', 'b': 'discriminator'}
 
 GENERATORS_FILE = 'model.safetensors'
 DISCRIMINATORS_FILE = 'discriminators.safetensors'
@@ -58,12 +67,15 @@ def load_pretrained(
       Generators as 'a2b' and 'b2a' (or one of them), discriminators as 'a' and 'b'.
 
     Raises:
-      ValueError: there is nothing to load, or it does not fit; one line says why.
-      ImportError: a .pth or .bin file, and torch is not installed.
+      UserError: there is nothing to load, or it does not fit, or is not finite; one line says why.
     """
     path = Path(model)
     if (path / 'checkpoints').is_dir():
-        return _load_workdir(path, step, discriminators)
+        from cyclegan_jax.checkpoint import Checkpoints
+
+        with Checkpoints(path / 'checkpoints') as checkpoints:
+            step = _checkpoint(checkpoints.best() if step == 'best' else step)
+            return load_checkpoint(checkpoints, step, discriminators=discriminators)[0]
     if path.is_file():
         files = {path: _name_of(path)}
     elif path.is_dir():
@@ -72,17 +84,19 @@ def load_pretrained(
         optional = (_REVERSE_FILE, DISCRIMINATORS_FILE)[: 1 + discriminators]
         files = _files_in(hub.fetch(str(model), _GENERATOR_FILES, optional), None)
     else:
-        raise ValueError(f'{model} does not exist, and is no hub repository (user/name) either.')
+        raise UserError(f'{model} does not exist, and is no hub repository (user/name) either.')
     networks = {}
     for file, name in files.items():
         judges = name in ('a', 'b') or file.name == DISCRIMINATORS_FILE
         if discriminators or not judges:
             networks |= _load_file(file, name, direction)
     if not networks:
-        raise ValueError(
+        raise UserError(
             f'{model} holds no generator: expected checkpoints/, {GENERATORS_FILE}, '
             f'pytorch_model.bin, or files such as latest_net_G_A.pth or G_AB_199.pth.'
         )
+    for name, network in networks.items():
+        _check_finite(network.params, f'{model}, {name},')
     return networks
 
 
@@ -103,7 +117,7 @@ def save_pretrained(folder: Path, networks: Mapping[str, Network]) -> None:
             tensors = traverse_util.flatten_dict(params, sep='/')
             write_safetensors(folder / file, tensors, {_HEADER: json.dumps(header)})
         config |= header
-    (folder / 'config.json').write_text(json.dumps({_HEADER: config}, indent=2) + '\n')
+    write_json(folder / 'config.json', {_HEADER: config})
 
 
 def disagreements(
@@ -141,28 +155,44 @@ def disagreements(
     return list(lines.values())
 
 
-def _load_workdir(
-    workdir: Path, step: int | str | None, discriminators: bool
-) -> dict[str, Network]:
-    from cyclegan_jax.checkpoint import Checkpoints  # orbax takes a second to import
+def load_checkpoint(
+    checkpoints: 'Checkpoints', step: int | None = None, *, discriminators: bool = False
+) -> tuple[dict[str, Network], dict, int]:
+    """The networks of one checkpoint of a run, and what they were trained with.
 
-    with Checkpoints(workdir / 'checkpoints') as checkpoints:
-        step = _checkpoint(checkpoints.best() if step == 'best' else step)
-        params, metadata, _ = checkpoints.restore_networks(step, discriminators=discriminators)
+    Networks of another step of the same run have an equal module (`make_module`), so that what was
+    compiled for one serves all.
+
+    Args:
+      step: the newest good one by default.
+
+    Returns:
+      (networks by name, the run's config, step).
+
+    Raises:
+      UserError: there is no such checkpoint, or its arrays are not those of its config.
+    """
+    params, metadata, step = checkpoints.restore_networks(step, discriminators=discriminators)
+    where = f'the checkpoint of step {step} in {checkpoints.directory}'
+    check_fields(metadata, {'config': dict}, where)
     config = metadata['config']
+    check_fields(config, {'data': dict, 'generator': dict, 'discriminator': dict}, where)
+    check_fields(config['data'], {'channels_a': int, 'channels_b': int}, f'{where}: data')
     channels = {domain: config['data'][f'channels_{domain}'] for domain in 'ab'}
     networks = {}
-    for name in params:
-        source, _, target = name.partition('2')
-        role = 'generator' if target else 'discriminator'
-        ends = channels[source], channels.get(target, 1)
-        networks[name] = Network(role, full_spec(role, config[role]), ends, params[name])
-    return networks
+    for name, role in ROLES.items():
+        if role == 'generator' or discriminators:
+            source, _, target = name.partition('2')
+            ends = channels[source], channels.get(target, 1)
+            found = traverse_util.flatten_dict(params.get(name, {}), sep='/')
+            networks[name] = _network(name, config[role], ends, found, f'{where}, {name}')
+            _check_finite(networks[name].params, f'{where}, {name},')
+    return networks, config, step
 
 
 def _checkpoint(step: int | str | None) -> int | None:
     if step is not None and not str(step).isdecimal():
-        raise ValueError(f'--step is {step!r}; it must be a number or best.')
+        raise UserError(f'--step is {step!r}; it must be a number or best.')
     return None if step is None else int(step)
 
 
@@ -170,23 +200,57 @@ def _load_file(path: Path, name: str | None, direction: str | None) -> dict[str,
     """All networks of a file; `name` is what the file's own name says of it."""
     tensors, metadata = read_tensors(path)
     if _HEADER in metadata:
-        return dict(_from_exchange(tensors, json.loads(metadata[_HEADER]), path))
+        return _from_exchange(tensors, parse_json(metadata[_HEADER], f'the header of {path}'), path)
     network = from_state_dict(tensors, str(path))
     if network.role == 'discriminator':
         if name not in ('a', 'b'):
-            raise ValueError(f'{path} is a discriminator; expected a generator.')
+            raise UserError(f'{path} is a discriminator; expected a generator.')
         return {name: network}
     return {name or direction or 'a2b': network}
 
 
-def _from_exchange(tensors: dict, header: dict, path: Path) -> Iterator[tuple[str, Network]]:
-    found = traverse_util.unflatten_dict(tensors, sep='/')
+def _from_exchange(tensors: dict, header: dict, path: Path) -> dict[str, Network]:
+    networks = {}
     for name, described in header.items():
-        role, spec, channels = described['role'], described['spec'], tuple(described['channels'])
-        expected = traverse_util.flatten_dict(param_shapes(role, spec, channels), sep='/')
-        params = found.get(name, {})
-        check_shapes(traverse_util.flatten_dict(params, sep='/'), expected, f'{path}, {name},')
-        yield name, Network(role, spec, channels, params)
+        where = f'{path}, {name}'
+        if name not in ROLES:  # it will be the name of a file
+            raise UserError(f'{path} describes {name!r}; expected only {", ".join(ROLES)}.')
+        if not isinstance(described, dict):
+            raise UserError(f'{where} is {str(described)[:60]!r}; it must be an object.')
+        check_fields(described, {'role': str, 'spec': dict, 'channels': list}, where)
+        if described['role'] != ROLES[name]:
+            raise UserError(f'{where} is a {described["role"]!r}; it must be a {ROLES[name]}.')
+        own = {
+            key.partition('/')[2]: np.asarray(tensor, np.float32)
+            for key, tensor in tensors.items()
+            if key.startswith(f'{name}/')
+        }
+        networks[name] = _network(name, described['spec'], described['channels'], own, where)
+    return networks
+
+
+def _network(name: str, spec: Mapping, channels, found: Mapping, where: str) -> Network:
+    """The network with these arrays, named 'in/kernel', if they are those of its description."""
+    role = ROLES[name]
+    spec = check_spec(role, spec, found, where)
+    largest = max((leaf.size for leaf in found.values()), default=0)
+    if len(channels) != 2 or not all(type(c) is int and 0 < c <= largest for c in channels):
+        raise UserError(f'{where}: channels are {channels}; expected two numbers, in and out.')
+    channels = tuple(channels)
+    expected = traverse_util.flatten_dict(param_shapes(role, spec, channels), sep='/')
+    check_shapes(found, expected, f'{where},')
+    return Network(role, spec, channels, traverse_util.unflatten_dict(found, sep='/'))
+
+
+def _check_finite(params: Mapping, where: str) -> None:
+    """Raises UserError if a network would give pictures of nothing but NaN."""
+    leaves = jax.tree.leaves(params)
+    bad = sum(int(leaf.size - np.isfinite(leaf).sum()) for leaf in map(np.asarray, leaves))
+    if bad:
+        raise UserError(
+            f'{where} has {bad} of {sum(leaf.size for leaf in leaves)} weights that are NaN or '
+            'infinite; its training diverged, or the file is damaged: use an earlier one.'
+        )
 
 
 def _files_in(folder: Path, step: int | str | None) -> dict[Path, str | None]:
@@ -206,7 +270,7 @@ def _files_in(folder: Path, step: int | str | None) -> dict[Path, str | None]:
     )
     epoch = newest if step is None else str(step)
     if epoch is not None and epoch not in epochs:
-        raise ValueError(f'{folder} has no networks of epoch {epoch}, only {", ".join(epochs)}.')
+        raise UserError(f'{folder} has no networks of epoch {epoch}, only {shortlist(epochs, 8)}.')
     return epochs.get(epoch, {})
 
 

@@ -1,0 +1,120 @@
+"""The generator of the paper."""
+
+import functools
+import re
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from cyclegan_jax.errors import check_at_least, check_choice
+from cyclegan_jax.networks.description import HUGGAN_CODE, TORCH_CODE, Described, TorchLayer
+from cyclegan_jax.ops import Conv, instance_norm, reflect_pad
+
+Array = jax.Array
+
+
+class ResNetBlock(nn.Module):
+    """Two 3x3 convolutions with reflection padding; no ReLU after the sum."""
+
+    dropout: float
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool) -> Array:
+        conv = functools.partial(Conv, x.shape[-1], 3, dtype=self.dtype)
+        y = nn.relu(instance_norm(conv(name='conv_0')(reflect_pad(x, 1))))
+        y = nn.Dropout(self.dropout, deterministic=not train)(y)
+        y = instance_norm(conv(name='conv_1')(reflect_pad(y, 1)))
+        return x + y
+
+
+class ResNetGenerator(Described):
+    """Johnson et al.'s (2016) generator as CycleGAN uses it: 9 blocks for 256 px, 6 for 128 px.
+
+    Takes sides that are multiples of 4, and returns images of the same size. `upsample` is
+    'transpose' (the paper and its PyTorch code) or 'nearest' (huggan's code). With `remat`,
+    training keeps only what enters each block, and computes the block again for its gradients.
+    """
+
+    channels: int
+    width: int = 64
+    num_blocks: int = 9
+    upsample: str = 'transpose'
+    dropout: float = 0.0
+    remat: bool = False
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        conv = functools.partial(Conv, dtype=self.dtype)
+        block = nn.remat(ResNetBlock, static_argnums=2) if self.remat else ResNetBlock
+        x = nn.relu(instance_norm(conv(self.width, 7, name='in')(reflect_pad(x, 3))))
+        for i in range(2):
+            down = conv(self.width * 2 ** (i + 1), 3, stride=2, padding=1, name=f'down_{i}')
+            x = nn.relu(instance_norm(down(x)))
+        for i in range(self.num_blocks):
+            x = block(self.dropout, self.dtype, name=f'block_{i}')(x, train)
+        for i in range(2):
+            features, name = self.width * 2 ** (1 - i), f'up_{i}'
+            if self.upsample == 'nearest':
+                x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+                x = conv(features, 3, padding=1, name=name)(x)
+            else:
+                x = conv(features, 3, up=True, name=name)(x)
+            x = nn.relu(instance_norm(x))
+        x = conv(self.channels, 7, bias=True, name='out')(reflect_pad(x, 3))
+        return jnp.tanh(x.astype(jnp.float32))
+
+    size_multiple = 4
+    smallest = 8  # leaves the blocks 2 pixels, so that there is one to mirror
+
+    @nn.nowrap
+    def check(self) -> None:
+        check_choice('generator.upsample', self.upsample, ('transpose', 'nearest'))
+        check_at_least('generator.num_blocks', self.num_blocks, 0)
+
+    @property
+    def torch_code(self) -> str:
+        return HUGGAN_CODE if self.upsample == 'nearest' else TORCH_CODE
+
+    @property
+    def torch_flags(self) -> str | None:
+        # Dropout moves the keys, and the PyTorch code's cycle_gan trains and tests without.
+        if self.upsample == 'nearest' or self.num_blocks not in (6, 9) or self.dropout:
+            return None
+        return f'--netG resnet_{self.num_blocks}blocks --ngf {self.width}'
+
+    @nn.nowrap
+    def torch_layers(self) -> list[TorchLayer]:
+        huggan = self.upsample == 'nearest'
+        block = 'block' if huggan else 'conv_block'
+        second = 6 if self.dropout and not huggan else 5  # dropout takes a place of its own
+        layers = [
+            TorchLayer('model.1', ('in',)),
+            TorchLayer('model.4', ('down_0',)),
+            TorchLayer('model.7', ('down_1',)),
+        ]
+        for i in range(self.num_blocks):
+            layers += [
+                TorchLayer(f'model.{10 + i}.{block}.1', (f'block_{i}', 'conv_0')),
+                TorchLayer(f'model.{10 + i}.{block}.{second}', (f'block_{i}', 'conv_1')),
+            ]
+        up = 10 + self.num_blocks
+        # huggan: up-sampling, convolution, norm, ReLU; pytorch: transposed convolution, norm, ReLU.
+        places = (up + 1, up + 5, up + 9) if huggan else (up, up + 3, up + 7)
+        for place, name in zip(places, ('up_0', 'up_1', 'out'), strict=True):
+            layers.append(TorchLayer(f'model.{place}', (name,), up=name != 'out' and not huggan))
+        return layers
+
+    @classmethod
+    def torch_fields(cls, weights):
+        if 'model.1' not in weights:
+            return None
+        blocks = [re.match(r'model\.(\d+)\.(?:conv_)?block\.', key) for key in weights]
+        return {
+            'width': weights['model.1'][0],
+            'num_blocks': len({match[1] for match in blocks if match}),
+            'upsample': 'nearest' if any('.block.' in key for key in weights) else 'transpose',
+            'dropout': 0.5 if any(key.endswith('.conv_block.6') for key in weights) else 0.0,
+        }
