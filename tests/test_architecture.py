@@ -50,7 +50,7 @@ ROOMS = {
     'interop': {'networks', 'checkpoint'},
     'checks': {'data', 'networks'},
     'program': {'checks', 'networks', 'sharding', 'train_state', 'train_step'},
-    'inference': {'interop', 'data', 'sharding'},
+    'inference': {'interop', 'data', 'networks', 'sharding'},
     'evaluation': {
         'checkpoint',
         'data',
