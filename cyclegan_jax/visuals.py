@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from cyclegan_jax.log import read_metrics
+from cyclegan_jax.storage import whole
 
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
 
@@ -70,9 +71,8 @@ def save_png(path: str | Path, image: np.ndarray) -> None:
     """Writes uint8 (h, w, 3) to `path`, whole or not at all. Makes missing folders."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix('.tmp')
-    Image.fromarray(image).save(unfinished, format='PNG')
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        Image.fromarray(image).save(unfinished, format='PNG')
 
 
 def write_gallery(workdir: str | Path, title: str) -> Path:
@@ -97,9 +97,8 @@ def write_gallery(workdir: str | Path, title: str) -> Path:
         charts='\n'.join(_charts(read_metrics(workdir))),
     )
     path = samples / 'index.html'
-    unfinished = path.with_suffix('.tmp')
-    unfinished.write_text(page, encoding='utf-8')
-    unfinished.replace(path)
+    with whole(path) as unfinished:
+        unfinished.write_text(page, encoding='utf-8')
     return path
 
 
@@ -119,7 +118,7 @@ def _charts(records: Iterable[Mapping[str, float | None]]) -> Iterable[str]:
     groups = {}
     for record in records:
         for name, value in record.items():
-            if name != 'step' and value is not None:
+            if name != 'step' and isinstance(value, int | float):  # null: not finite
                 group, _, term = name.rpartition('/')
                 curves = groups.setdefault(group or name, {})
                 # A dictionary, so that a step that was written twice counts once.

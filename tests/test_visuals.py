@@ -227,6 +227,12 @@ def test_non_finite_values_leave_the_rest_of_the_curve(tmp_path):
     assert 'nan' not in page(tmp_path)
 
 
+def test_damaged_lines_leave_the_rest_of_the_curve(tmp_path):
+    lines = ['{"step": 1, "g/x": 1.0}', '{"step": 2, "g/x": "high"}', '[1]', '{"g/x": 2}', '{"st']
+    (tmp_path / 'metrics.jsonl').write_text('\n'.join(lines))
+    assert len(curves(page(tmp_path))['g']['x']) == 2  # the first point is there twice
+
+
 def test_a_single_point_is_a_dot(tmp_path):
     log(tmp_path, [(100, {'evaluation/fid': 60.0})])
     first, second = curves(page(tmp_path))['evaluation']['fid']
