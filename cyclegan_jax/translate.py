@@ -3,8 +3,8 @@
     python -m cyclegan_jax.translate --model=runs/horse2zebra --input=photos --output=zebras
 
 Every picture comes back at its own size, in its own format and place in the folder tree, with its
-transparency and its 16 bits, if it has them. A picture that cannot be read is named, the others are
-done, and the exit status is 1.
+transparency, colour profile, resolution and 16 bits of grey, if it has them. A picture that cannot
+be read or written is named, the others are done, and the exit status is 1.
 """
 
 import argparse
@@ -51,7 +51,19 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
     add('--batch', type=_positive, default=1, metavar='N', help='pictures of one size at a time')
     add('--format', metavar='png|jpg|...', help="default: each picture's own")
-    add('--skip-existing', action='store_true', help='go on where an earlier run stopped')
+    add(
+        '--colour',
+        choices=('keep', 'model'),
+        default='keep',
+        help='of grey pictures: keep them grey (default), or give what the model makes of them',
+    )
+    existing = parser.add_mutually_exclusive_group()
+    existing.add_argument(
+        '--skip-existing', action='store_true', help='go on where an earlier run stopped'
+    )
+    existing.add_argument(
+        '--overwrite', action='store_true', help='replace files in DIR that are no translations'
+    )
     return parser.parse_args(argv)
 
 
@@ -61,51 +73,52 @@ def main(argv: list[str] | None = None) -> int:
     0 all done, 1 some pictures could not be, 2 a mistake in the call, 4 out of memory.
     """
     args = parse(argv)
-    # Imported here, so that --help is answered at once.
-    import jax
-
     from cyclegan_jax import process
-    from cyclegan_jax.inference import script
 
-    process.set_up()
-    done = failed = 0
-    try:
-        args.output.mkdir(parents=True, exist_ok=True)
-        images = script.find_images(args.input, exclude=args.output)
-        translators = script.load_translators(args.model, args.direction, args.step)
-        for direction, translator in translators.items():
-            output = args.output / direction if len(translators) > 1 else args.output
-            jobs = script.make_jobs(
-                images,
-                output,
-                suffix=args.format and f'.{args.format.lstrip(".")}',
-                skip_existing=args.skip_existing,
-            )
-            done += len(jobs)
-            failed += script.translate(
-                translator,
-                jobs,
-                batch_size=args.batch,
-                size=args.size,
-                tile=args.tile,
-                label=direction,
-            )
-    except (ValueError, OSError, ImportError) as error:
-        print(f'error: {error}', file=sys.stderr)
-        return 2
-    except jax.errors.JaxRuntimeError as error:
-        if 'RESOURCE_EXHAUSTED' not in str(error):
-            raise
-        print('error: out of memory; use --tile=512, or a smaller --batch.', file=sys.stderr)
-        return 4
-    except KeyboardInterrupt:
-        print(
-            'Interrupted; the same command with --skip-existing goes on from here.', file=sys.stderr
+    return process.run_command(
+        lambda: translate_pictures(args),
+        interrupted='Interrupted; the same command with --skip-existing goes on from here.',
+        out_of_memory='use --tile=512, a smaller --size, or a smaller --batch.',
+    )
+
+
+def translate_pictures(args: argparse.Namespace) -> int:
+    """Returns the exit status."""
+    # Imported here, so that --help is answered at once.
+    from cyclegan_jax.errors import UserError, printable
+    from cyclegan_jax.inference import files
+
+    if args.output.exists() and not args.output.is_dir():
+        raise UserError(f'--output={args.output} is a file; name a folder.')
+    images = files.find_images(args.input, exclude=args.output)
+    translators = files.load_translators(args.model, args.direction, args.step)
+    jobs = {
+        direction: files.make_jobs(
+            images,
+            args.output / direction if len(translators) > 1 else args.output,
+            suffix=args.format and f'.{args.format.lstrip(".")}',
+            skip_existing=args.skip_existing,
+            overwrite=args.overwrite,
         )
-        return 130
-    there = len(images) * len(translators) - done
+        for direction in translators
+    }
+    failed = sum(
+        files.translate_files(
+            translator,
+            jobs[direction],
+            batch_size=args.batch,
+            size=args.size,
+            tile=args.tile,
+            colour=args.colour,
+            label=direction,
+        )
+        for direction, translator in translators.items()
+    )
+    planned = sum(map(len, jobs.values()))
+    there = len(images) * len(translators) - planned
     skipped = f'; {there} were there already' if there else ''
-    print(f'Wrote {done - failed} of {done} pictures to {args.output}{skipped}.')
+    written = f'Wrote {planned - failed} of {planned} pictures to {args.output}{skipped}.'
+    print(printable(written))
     return 1 if failed else 0
 
 

@@ -8,8 +8,9 @@ from PIL import Image
 from translate_fixtures import RESNET, picture, random_network
 
 from cyclegan_jax import interop
+from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import Translator
-from cyclegan_jax.inference.tiling import translate_in_tiles
+from cyclegan_jax.inference.tiling import run_in_tiles
 from cyclegan_jax.interop import make_module
 
 
@@ -84,18 +85,22 @@ def test_a_list_of_any_sizes_gives_what_each_gives_alone(translator):
 def test_a_batch_is_shared_by_all_devices_and_unchanged(translator):
     images = [floats(16, 16, seed) for seed in range(8)]
     results = translator(images, batch_size=8)
-    assert 8 in translator._params_on  # conftest gives 8 devices
+    assert translator._batched(8)._mesh.size == 8  # conftest gives 8 devices
     for result, image in zip(results, images, strict=True):
         np.testing.assert_allclose(result, translator(image), atol=1e-5)
 
 
-def test_each_padded_size_is_compiled_once(network):
+def test_each_padded_size_is_compiled_once(network, monkeypatch):
+    compiled, forward = [], Translator._forward
+    monkeypatch.setattr(
+        Translator, '_forward', lambda *args: compiled.append(args[2].shape) or forward(*args)
+    )
     translator = Translator(network)
     for height, width in [(16, 20), (15, 19), (14, 17), (16, 20)]:
         translator(floats(height, width))
-    assert translator._jitted._cache_size() == 1
+    assert len(compiled) == 1
     translator([floats(16, 20, seed) for seed in range(7)], batch_size=4)  # 4, and 3 filled to 4
-    assert translator._jitted._cache_size() == 2
+    assert len(compiled) == 2
 
 
 @pytest.mark.parametrize('mode', ['RGB', 'L', 'I;16', 'RGBA', 'LA'])
@@ -144,6 +149,32 @@ def test_grey_through_colours_is_the_luma_of_the_translation(translator):
     assert np.abs(difference).max() <= 1
 
 
+def test_grey_may_become_what_the_model_makes_of_it(translator):
+    for mode, expected in [('L', 'RGB'), ('LA', 'RGBA'), ('1', 'RGB'), ('I;16', 'RGB')]:
+        given = picture('L').convert(mode) if mode == '1' else picture(mode)
+        result = translator(given, colour='model')
+        assert result.mode == expected
+        assert np.ptp(np.asarray(result)[..., :3].astype(int), axis=2).max() > 5  # in colour
+    with pytest.raises(UserError, match="colour is 'grey'; choose one of 'keep', 'model'"):
+        translator(picture('L'), colour='grey')
+
+
+def test_a_network_that_gives_no_numbers_is_an_error(network):
+    broken = jax.tree.map(np.copy, network.params)
+    jax.tree.leaves(broken)[0].flat[3] = np.nan
+    with pytest.raises(UserError, match=r'^a2b of runs/x has parameters that are not finite'):
+        Translator(network._replace(params=broken), name='a2b of runs/x')
+    huge = jax.tree.map(lambda leaf: np.full_like(leaf, 1e38), network.params)
+    translator = Translator(network._replace(params=huge), name='a2b of runs/x')
+    for image in (picture(), floats(16, 16)):
+        with pytest.raises(UserError, match=r'^a2b of runs/x gives values that are not finite'):
+            translator(image)
+    with pytest.raises(UserError, match=r'^a2b of runs/x gives'):
+        translator(picture(), tile=16)
+    with pytest.raises(UserError, match=r'^an image has values that are not finite'):
+        Translator(network)(floats(16, 16) * np.float32(np.nan))
+
+
 def test_size_resizes_first_and_comes_back(translator):
     given = picture(size=(60, 40))
     small = given.resize((36, 24), Image.Resampling.BICUBIC)
@@ -177,7 +208,7 @@ def test_from_pretrained(tmp_path):
     for direction, network in networks.items():
         result = Translator.from_pretrained(tmp_path, direction)(image)
         np.testing.assert_allclose(result, apply(network, image), atol=1e-5)
-    with pytest.raises(ValueError, match="direction is 'AtoB'; it must be 'a2b' or 'b2a'"):
+    with pytest.raises(ValueError, match="direction is 'AtoB'; choose one of 'a2b', 'b2a'"):
         Translator.from_pretrained(tmp_path, 'AtoB')
     interop.save_pretrained(tmp_path, {'b2a': networks['b2a']})
     with pytest.raises(ValueError, match='has no generator a2b; the direction can be b2a'):
@@ -193,7 +224,7 @@ def test_tiles_weigh_one_in_sum_and_cover_all(size):
         sizes.update(tile.shape for tile in tiles)
         return tiles
 
-    np.testing.assert_allclose(translate_in_tiles(image, 16, same), image, atol=1e-6)
+    np.testing.assert_allclose(run_in_tiles(image, 16, same), image, atol=1e-6)
     assert sizes == {(min(16, size[0]), min(16, size[1]), 3)}  # all that the device ever sees
 
 

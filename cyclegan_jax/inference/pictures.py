@@ -1,40 +1,54 @@
 """Pictures as people have them, to and from the arrays that a generator takes.
 
 A picture comes back as it was given: grey stays grey if the generator maps colours to colours, 16
-bits stay 16 bits, and transparency is carried over.
+bits of grey stay 16 bits; transparency, colour profile and resolution are carried over.
 """
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
+from absl import logging
 from PIL import Image, ImageOps
 
+from cyclegan_jax import storage
 from cyclegan_jax.data import images
+from cyclegan_jax.errors import UserError
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's own conversion to grey
 
 
+# What we write says so, in a tag of EXIF, so that another's files are told from ours.
+_SOFTWARE, _MARK = 0x0131, 'cyclegan_jax'
+_EXIF = Image.Exif()
+_EXIF[_SOFTWARE] = _MARK
+
+
 class _Format(NamedTuple):
+    """How a format is written; `largest`: pixels of a side."""
+
     name: str
     alpha: bool = False
     deep: bool = False  # 16 bits of grey
-    options: Mapping = MappingProxyType({})
+    largest: int = 2**31 - 1
+    options: Mapping = MappingProxyType({'exif': _EXIF})
 
 
+_JPEG = _Format('JPEG', largest=65500, options={'quality': 95, 'subsampling': 0, 'exif': _EXIF})
 _FORMATS = {
     '.png': _Format('PNG', alpha=True, deep=True),
     '.tif': _Format('TIFF', alpha=True, deep=True),
     '.tiff': _Format('TIFF', alpha=True, deep=True),
-    '.jpg': _Format('JPEG', options={'quality': 95, 'subsampling': 0}),
-    '.jpeg': _Format('JPEG', options={'quality': 95, 'subsampling': 0}),
-    '.webp': _Format('WEBP', alpha=True, options={'quality': 95}),
-    '.ppm': _Format('PPM'),
-    '.bmp': _Format('BMP'),
-    '.gif': _Format('GIF'),
+    '.jpg': _JPEG,
+    '.jpeg': _JPEG,
+    '.jpe': _JPEG,
+    '.jfif': _JPEG,
+    '.webp': _Format('WEBP', alpha=True, largest=16383, options={'quality': 95, 'exif': _EXIF}),
+    '.ppm': _Format('PPM', options={}),
+    '.bmp': _Format('BMP', options={}),
+    '.gif': _Format('GIF', largest=65535, options={'comment': _MARK}),
 }
 SUFFIXES = tuple(_FORMATS)
 
@@ -42,27 +56,43 @@ SUFFIXES = tuple(_FORMATS)
 class Picture(NamedTuple):
     """What a generator takes, and what it takes to give the same kind of picture back.
 
-    pixels: (h, w, c) uint8 or uint16. alpha: (h, w) uint8, or None. grey: was given without colour.
+    pixels: (h, w, c) uint8 or uint16. alpha: (h, w) uint8, or None. grey: is to stay without
+    colour. info: colour profile and resolution, as Pillow has them.
     """
 
     pixels: np.ndarray
-    alpha: np.ndarray | None
-    grey: bool
+    alpha: np.ndarray | None = None
+    grey: bool = False
+    info: Mapping = MappingProxyType({})
 
 
 def read(path: Path) -> Image.Image:
-    """A file's picture, decoded, turned as its EXIF says.
+    """A file's picture, decoded, turned as its EXIF says; of several, the first.
 
     Raises:
       ImageError: it cannot be read, or has pixels without an agreed range.
     """
-    with images.open_image(path, str(path), images.MAX_PIXELS) as image:
-        image = ImageOps.exif_transpose(image)
-    images.check_range(image, str(path))  # here, where the file's name is known
+    with images.open_image(path, str(path), images.MAX_PIXELS) as file:
+        # A photo of a telephone (MPO) is one picture, with previews.
+        if getattr(file, 'is_animated', False) and file.format != 'MPO':
+            logging.warning('%s: of several frames or pages the first is translated', path)
+        if any(';16' in str(tile.args) for tile in file.tile) and file.mode in (
+            'RGB',
+            'RGBA',
+            'LA',
+        ):
+            logging.warning('%s: 16 bits are kept of grey; colours are translated as 8', path)
+        image = ImageOps.exif_transpose(file)
+    image.filename = str(path)  # as of a picture that Pillow has opened: it is how errors call it
+    images.check_range(image, name_of(image))
     return image
 
 
-def split(image: Image.Image, channels: int, name: str = 'image') -> Picture:
+def name_of(image: Image.Image) -> str:
+    return getattr(image, 'filename', '') or 'image'
+
+
+def split(image: Image.Image, channels: int, *, keep_grey: bool = True) -> Picture:
     """A Pillow image as the array that a generator of so many input channels takes.
 
     What full transparency hides is made white: the generator never sees it, as in training.
@@ -70,20 +100,23 @@ def split(image: Image.Image, channels: int, name: str = 'image') -> Picture:
     Raises:
       ImageError: pixels without an agreed range (32-bit integers, floating point).
     """
+    name = name_of(image)
+    info = {key: image.info[key] for key in ('icc_profile', 'dpi') if image.info.get(key)}
     grey = image.mode in ('1', 'L', 'LA', 'La') or image.mode.startswith('I;16')
+    grey = grey and keep_grey
     if image.mode.startswith('I;16'):
         pixels = np.asarray(image).astype(np.uint16)[:, :, None]
         pixels = np.repeat(pixels, channels, axis=2)
         if channels == 4:
             pixels[:, :, 3] = 65535
-        return Picture(pixels, None, grey)
+        return Picture(pixels, None, grey, info)
     if not image.has_transparency_data or channels == 4:
-        return Picture(images.to_array(image, channels, name), None, grey)
+        return Picture(images.to_array(image, channels, name), None, grey, info)
     colours = np.array(image.convert('RGBA'))
     alpha = colours[:, :, 3].copy()
     colours[alpha == 0] = 255
     opaque = Image.fromarray(colours).convert('RGB')
-    return Picture(images.to_array(opaque, channels, name), alpha, grey)
+    return Picture(images.to_array(opaque, channels, name), alpha, grey, info)
 
 
 def join(pixels: np.ndarray, source: Picture) -> Image.Image:
@@ -96,6 +129,7 @@ def join(pixels: np.ndarray, source: Picture) -> Image.Image:
     image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
     if source.alpha is not None:
         image.putalpha(Image.fromarray(source.alpha))
+    image.info.update(source.info)
     return image
 
 
@@ -105,10 +139,12 @@ def write(image: Image.Image, path: Path) -> None:
     What a format cannot hold is converted: transparency is put on white, 16 bits become 8.
 
     Raises:
-      ValueError: the suffix names no format that is written here.
+      UserError: the suffix names no format that is written here.
+      ImageError: the format cannot hold the picture.
       OSError: it cannot be written.
     """
-    kind = format_of(path)
+    kind, info = format_of(path), image.info
+    check_size(image.size, path)
     if image.mode.startswith('I;16') and not kind.deep:
         image = Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.has_transparency_data and not kind.alpha:
@@ -116,18 +152,49 @@ def write(image: Image.Image, path: Path) -> None:
         white = Image.new('RGBA', image.size, 'white')
         image = Image.alpha_composite(white, opaque).convert('L' if image.mode == 'LA' else 'RGB')
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    with storage.whole(path) as temporary:
+        image.save(temporary, kind.name, **kind.options, **_carried(info, image.mode))
+
+
+def _carried(info: Mapping, mode: str) -> dict:
+    """Colour profile and resolution of a picture, where a file of this mode can have them."""
+    profile, dpi = info.get('icc_profile', b''), info.get('dpi', ())
+    # Bytes 16 to 20 of a profile name the kind of colours that it is for.
+    fits = profile[16:20] == (b'RGB ' if mode.startswith('RGB') else b'GRAY')
+    options = {'icc_profile': profile if fits else None}
+    if len(dpi) == 2 and all(0 < x < 2**16 for x in dpi):
+        options['dpi'] = dpi
+    return options
+
+
+def check_size(size: tuple[int, int], path: Path) -> None:
+    """Raises ImageError if the format of `path` cannot hold a picture of (width, height)."""
+    kind = format_of(path)
+    if max(size) > kind.largest:
+        raise images.ImageError(
+            str(path),
+            f'{size[0]} x {size[1]} pixels, but {kind.name} has at most {kind.largest} a side; '
+            'choose --format=png',
+        )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether `write` may have made a file: it says so, or its format cannot (BMP, PPM)."""
     try:
-        image.save(temporary, kind.name, **kind.options)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        with Image.open(path, formats=images.FORMATS) as image:
+            return (
+                image.format in ('BMP', 'PPM')
+                or image.getexif().get(_SOFTWARE) == _MARK
+                or image.info.get('comment') == _MARK.encode()
+            )
+    except Exception:  # on broken files Pillow raises nearly anything
+        return False
 
 
 def format_of(path: Path) -> _Format:
-    """Raises ValueError if the path's suffix is none of SUFFIXES."""
+    """Raises UserError if the path's suffix is none of SUFFIXES."""
     if path.suffix.lower() not in _FORMATS:
-        raise ValueError(
+        raise UserError(
             f'{path} has no suffix that says how to write it: choose --format, one of '
             f'{", ".join(suffix[1:] for suffix in _FORMATS)}.'
         )

@@ -7,17 +7,17 @@ import numpy as np
 OVERLAP = 0.25  # of a tile's side, at least: where two tiles are blended
 
 
-def translate_in_tiles(
-    image: np.ndarray, tile: int, translate: Callable[[list[np.ndarray]], list[np.ndarray]]
+def run_in_tiles(
+    image: np.ndarray, tile: int, run: Callable[[list[np.ndarray]], list[np.ndarray]]
 ) -> np.ndarray:
-    """Translates an image of any size with the memory that one row of tiles takes.
+    """Runs a network over an image of any size with the memory that one row of tiles takes.
 
     Weights fall linearly to the edge of a tile, and the weights of all tiles at a pixel sum to 1.
 
     Args:
       image: (h, w, c), float32.
       tile: side of a tile; an image that is smaller is one tile.
-      translate: takes and returns tiles of one size, (tile, tile, c), float32.
+      run: takes and returns tiles of one size, (tile, tile, c), float32.
 
     Returns:
       (h, w, c'), float32.
@@ -28,11 +28,11 @@ def translate_in_tiles(
     shared = None  # what the tiles above have added to the first rows of this band
     for i, top in enumerate(tops):
         band = image[top : top + height]
-        translated = translate([band[:, left : left + width] for left in lefts])
-        blended = np.zeros((height, image.shape[1], translated[0].shape[2]), np.float32)
+        outputs = run([band[:, left : left + width] for left in lefts])
+        blended = np.zeros((height, image.shape[1], outputs[0].shape[2]), np.float32)
         if shared is not None:
             blended[: len(shared)] += shared
-        for left, pixels, weights in zip(lefts, translated, column_weights, strict=True):
+        for left, pixels, weights in zip(lefts, outputs, column_weights, strict=True):
             blended[:, left : left + width] += np.outer(row_weights[i], weights)[..., None] * pixels
         done = tops[i + 1] - top if i + 1 < len(tops) else height
         rows.append(blended[:done])

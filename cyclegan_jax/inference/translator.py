@@ -1,6 +1,6 @@
 """One trained generator, ready for images of any size."""
 
-import math
+import functools
 from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,14 +8,15 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType
+from absl import logging
 from PIL import Image
 
-from cyclegan_jax import sharding
+from cyclegan_jax.errors import UserError, check_at_least, check_choice
 from cyclegan_jax.inference import pictures
-from cyclegan_jax.inference.tiling import translate_in_tiles
+from cyclegan_jax.inference.tiling import run_in_tiles
 from cyclegan_jax.interop import Network, load_pretrained, make_module
 from cyclegan_jax.networks import size_multiple
+from cyclegan_jax.sharding import Batched
 
 AnyImage = Image.Image | np.ndarray
 
@@ -27,21 +28,30 @@ class Translator:
     """Translates images from one domain to the other, each at its own size.
 
     An image is extended by reflection, at the right and the bottom, to sides that the network can
-    halve often enough, and the translation is cut back. Each padded size is compiled once.
+    halve often enough, and the translation is cut back. Each padded size is compiled once, and the
+    programs of the last few sizes are kept.
 
     Args:
       network: a generator, for example one of `load_pretrained`.
       pad: False gives images to the network as they are, and returns what comes out: for sides that
         are no multiples of 4, a ResNet's output is larger, as the PyTorch code's is.
+      name: what errors call the network.
+
+    Raises:
+      UserError: the network has parameters that are not finite.
     """
 
-    def __init__(self, network: Network, *, pad: bool = True):
+    def __init__(self, network: Network, *, pad: bool = True, name: str = 'the generator'):
+        if not all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(network.params)):
+            raise UserError(
+                f'{name} has parameters that are not finite; take an earlier checkpoint (--step), '
+                'or train again.'
+            )
         self.channels = network.channels
         self._module = make_module(network.role, network.spec, network.channels)
-        self._pad = pad
+        self._pad, self._name = pad, name
         self._params = network.params
-        self._params_on = {}  # by number of devices
-        self._jitted = jax.jit(self._forward)
+        self._batched = functools.lru_cache(2)(lambda n: Batched(self._forward, n))
 
     @classmethod
     def from_pretrained(
@@ -56,16 +66,15 @@ class Translator:
           step: which checkpoint of a workdir, or 'best'; the latest by default.
 
         Raises:
-          ValueError: there is no such model, or not in this direction.
+          UserError: there is no such model, or not in this direction, or it is of no use.
         """
-        if direction not in ('a2b', 'b2a'):
-            raise ValueError(f"direction is {direction!r}; it must be 'a2b' or 'b2a'.")
+        check_choice('direction', direction, ('a2b', 'b2a'))
         networks = load_pretrained(model, direction=direction, step=step)
         if direction not in networks:
-            raise ValueError(
+            raise UserError(
                 f'{model} has no generator {direction}; the direction can be {", ".join(networks)}.'
             )
-        return cls(networks[direction])
+        return cls(networks[direction], name=f'{direction} of {model}')
 
     def __call__(
         self,
@@ -74,6 +83,7 @@ class Translator:
         batch_size: int = 1,
         size: int | tuple[int, int] | None = None,
         tile: int | None = None,
+        colour: str = 'keep',
     ) -> AnyImage | list[AnyImage]:
         """Translates an image, or a list of images of any sizes.
 
@@ -84,31 +94,36 @@ class Translator:
           size: resizes first, bicubic: the shorter side, or (height, width). The translation is
             resized back.
           tile: translates larger images in overlapping tiles with sides of so many pixels.
+          colour: 'keep' gives a grey Pillow image for a grey one, even if the generator maps
+            colours to colours; 'model' what the generator makes of it, as for label maps.
 
         Returns:
           For each image its translation: a Pillow image (see `pictures`), or an array
           (h, w, channels[1]) of the same type. A list for a list.
 
         Raises:
-          ValueError: an image of a kind or type that is not taken.
+          UserError: an image of a kind or type that is not taken, or the translation of one has
+            values that are not finite.
+          JaxRuntimeError (RESOURCE_EXHAUSTED), MemoryError: an image is too large for the memory.
         """
-        if tile is not None and tile < _SMALLEST_TILE:
-            raise ValueError(f'tile is {tile}; it must be at least {_SMALLEST_TILE}.')
+        if tile is not None:
+            check_at_least('tile', tile, _SMALLEST_TILE)
+        check_choice('colour', colour, ('keep', 'model'))
         if isinstance(images, Image.Image | np.ndarray):
-            return self([images], batch_size=batch_size, size=size, tile=tile)[0]
-        sources = [self._to_source(image) for image in images]
+            return self([images], batch_size=batch_size, size=size, tile=tile, colour=colour)[0]
+        sources = [self._to_source(image, colour) for image in images]
         own_sizes = [source.pixels.shape[:2] for source in sources]
         arrays = [pictures.resize(s.pixels, scaled_size(s.pixels.shape, size)) for s in sources]
         results = [None] * len(arrays)
         alike = defaultdict(list)
         for i, array in enumerate(arrays):
             if tile and max(array.shape[:2]) > tile:
-                results[i] = self._translate_in_tiles(array, tile, batch_size)
+                results[i] = self._run_in_tiles(array, tile, batch_size)
             else:
                 alike[array.shape, array.dtype].append(i)
         for indices in alike.values():
-            translated = self._translate([arrays[i] for i in indices], batch_size)
-            for i, pixels in zip(indices, translated, strict=True):
+            outputs = self._run([arrays[i] for i in indices], batch_size)
+            for i, pixels in zip(indices, outputs, strict=True):
                 results[i] = pixels
         if size is not None:
             results = [pictures.resize(r, own) for r, own in zip(results, own_sizes, strict=True)]
@@ -117,65 +132,55 @@ class Translator:
             for image, source, pixels in zip(images, sources, results, strict=True)
         ]
 
-    def _to_source(self, image: AnyImage) -> pictures.Picture:
-        if isinstance(image, Image.Image):
-            return pictures.split(image, self.channels[0])
+    def _to_source(self, image: AnyImage, colour: str) -> pictures.Picture:
         channels = self.channels[0]
+        if isinstance(image, Image.Image):
+            if min(image.size) < _SMALLEST:
+                name = pictures.name_of(image)
+                logging.warning(
+                    '%s: %d x %d pixels are too few to mean much to a network', name, *image.size
+                )
+            return pictures.split(image, channels, keep_grey=colour == 'keep')
         if image.ndim != 3 or image.shape[2] != channels or 0 in image.shape:
-            raise ValueError(f'an image has shape {image.shape}; it must be (h, w, {channels}).')
+            raise UserError(f'an image has shape {image.shape}; it must be (h, w, {channels}).')
         if image.dtype not in (np.uint8, np.uint16, np.float32):
-            raise ValueError(
+            raise UserError(
                 f'an image is of type {image.dtype}; must be uint8, uint16, or float32 in [-1, 1].'
             )
-        return pictures.Picture(image, None, grey=False)
+        if not np.isfinite(image).all():
+            raise UserError('an image has values that are not finite.')
+        return pictures.Picture(image)
 
-    def _translate_in_tiles(self, image: np.ndarray, tile: int, batch_size: int) -> np.ndarray:
+    def _run_in_tiles(self, image: np.ndarray, tile: int, batch_size: int) -> np.ndarray:
         half = _half_range(image.dtype)
         as_float = image if half is None else image.astype(np.float32) / np.float32(half) - 1
-        result = translate_in_tiles(
-            as_float, tile, lambda tiles: self._translate(tiles, batch_size)
-        )
+        result = run_in_tiles(as_float, tile, lambda tiles: self._run(tiles, batch_size))
         return result if half is None else np.round((result + 1) * half).astype(image.dtype)
 
-    def _translate(self, images: list[np.ndarray], batch_size: int) -> list[np.ndarray]:
-        """Images of one shape and type, in batches."""
-        results = []
-        for start in range(0, len(images), batch_size):
-            batch = np.stack(images[start : start + batch_size])
-            results += list(self._translate_batch(batch, batch_size))
-        return results
-
-    def _translate_batch(self, batch: np.ndarray, batch_size: int) -> np.ndarray:
-        number, height, width, _ = batch.shape
-        # Filled up to a power of two, so that each size is compiled for a few batch sizes at most.
-        filled = min(batch_size, 1 << (number - 1).bit_length())
+    def _run(self, images: list[np.ndarray], batch_size: int) -> np.ndarray:
+        """Images of one shape and type, through the network."""
+        height, width = images[0].shape[:2]
         bottom, right = self._padding(height), self._padding(width)
-        batch = np.pad(batch, ((0, filled - number), (0, 0), (0, 0), (0, 0)), 'edge')
-        batch = np.pad(batch, ((0, 0), (0, bottom), (0, right), (0, 0)), 'reflect')
-        params, place = self._placed(math.gcd(filled, jax.local_device_count()))
-        result = np.asarray(self._jitted(params, jax.device_put(batch, place)))
-        return result[:number, :height, :width] if self._pad else result[:number]
+        padded = np.pad(np.stack(images), ((0, 0), (0, bottom), (0, right), (0, 0)), 'reflect')
+        result, finite = self._batched(batch_size)(self._params, padded)
+        if not finite.all():
+            raise UserError(
+                f'{self._name} gives values that are not finite; take an earlier checkpoint '
+                '(--step), or train again.'
+            )
+        return result[:, :height, :width] if self._pad else result
 
     def _padding(self, side: int) -> int:
         multiple = size_multiple(self._module)
         return -(-max(side, _SMALLEST) // multiple) * multiple - side if self._pad else 0
 
-    def _placed(self, num_devices: int):
-        """Parameters on so many devices, and where a batch goes."""
-        if num_devices not in self._params_on:
-            devices = jax.local_devices()[:num_devices]
-            mesh = jax.make_mesh(
-                (num_devices,), ('data',), axis_types=(AxisType.Auto,), devices=devices
-            )
-            params = jax.device_put(self._params, sharding.replicated(mesh))
-            self._params_on[num_devices] = params, sharding.split(mesh)
-        return self._params_on[num_devices]
-
     def _forward(self, params, batch):
+        """Translations, of the type of `batch`, and for each whether all of it is finite."""
         half = _half_range(batch.dtype)
         x = batch if half is None else batch.astype(jnp.float32) / half - 1
         y = self._module.apply({'params': params}, x)
-        return y if half is None else jnp.round((y + 1) * half).astype(batch.dtype)
+        finite = jnp.isfinite(y).all(axis=(1, 2, 3))
+        return y if half is None else jnp.round((y + 1) * half).astype(batch.dtype), finite
 
 
 def scaled_size(shape: tuple[int, ...], size: int | tuple[int, int] | None) -> tuple[int, int]:

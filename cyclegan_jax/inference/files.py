@@ -1,23 +1,26 @@
-"""The translate script: from files to files."""
+"""From files to files: which pictures, where each goes, and the way through a Translator."""
 
 import glob
 import itertools
 import sys
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+from absl import logging
 from PIL import Image
 from tqdm import tqdm
 
 from cyclegan_jax.data.images import ImageError, read_size
+from cyclegan_jax.errors import UserError, describe, printable, shortlist
 from cyclegan_jax.inference import pictures
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.interop import load_pretrained
 
 _THREADS = 4  # that decode and encode while the device computes
+_NO_PILLOW = ('.heic', '.heif')  # pictures of which Pillow knows nothing
 
 
 class Job(NamedTuple):
@@ -31,31 +34,36 @@ def load_translators(
     """A translator for each direction; a file with one generator serves one direction only.
 
     Raises:
-      ValueError: there is no such model, or not in all these directions.
+      UserError: there is no such model, or not in all these directions.
     """
     if len(directions) == 1:
         return {directions[0]: Translator.from_pretrained(model, directions[0], step)}
     networks = load_pretrained(model, step=step)
     if missing := set(directions) - set(networks):
-        raise ValueError(
+        raise UserError(
             f'{model} has no generator {missing.pop()}; give --direction={",".join(networks)}.'
         )
-    return {direction: Translator(networks[direction]) for direction in directions}
+    return {name: Translator(networks[name], name=f'{name} of {model}') for name in directions}
 
 
-def translate(
+def translate_files(
     translator: Translator,
     jobs: list[Job],
     *,
     batch_size: int = 1,
     size: int | tuple[int, int] | None = None,
     tile: int | None = None,
+    colour: str = 'keep',
     label: str = '',
 ) -> int:
     """Translates files; names each that cannot be done on stderr, and goes on.
 
     Returns:
       How many could not be done.
+
+    Raises:
+      UserError: the generator is of no use.
+      JaxRuntimeError (RESOURCE_EXHAUSTED), MemoryError: a picture is too large for the memory.
     """
     failed = 0
     with (
@@ -71,14 +79,19 @@ def translate(
                     done.append((job, future.result()))
                 except (ImageError, OSError) as error:
                     failed += 1
-                    bar.write(f'error: {_one_line(error, job)}', file=sys.stderr)
+                    bar.write(printable(f'error: {_one_line(error, job)}'), file=sys.stderr)
             return done
 
         writing = []
         for reading in _submit_ahead(pool, _batches(jobs, batch_size)):
             batch = collect(reading)
             images = [image for _, image in batch]
-            results = translator(images, batch_size=batch_size, size=size, tile=tile)
+            try:
+                results = translator(
+                    images, batch_size=batch_size, size=size, tile=tile, colour=colour
+                )
+            except MemoryError as error:
+                raise MemoryError(f'{batch[0][0].source}: {error}') from error
             collect(writing)  # of the batch before, so that few pictures are held at once
             writing = [
                 (job, pool.submit(pictures.write, result, job.target))
@@ -97,7 +110,7 @@ def find_images(source: str, exclude: Path) -> list[tuple[Path, Path]]:
       exclude: a folder to pass over, should it lie below `source`; hidden files are, too.
 
     Raises:
-      ValueError: there are none.
+      UserError: there are none.
     """
     path = Path(source)
     if path.is_file():
@@ -110,18 +123,26 @@ def find_images(source: str, exclude: Path) -> list[tuple[Path, Path]]:
         root = Path(*fixed)
         found = root.glob(str(Path(*pattern)))
     else:
-        raise ValueError(f'{source} does not exist: no file, no folder, and no pattern.')
+        raise UserError(f'{source} does not exist: no file, no folder, and no pattern.')
     inner, outer = exclude.resolve(), root.resolve()
     below = inner.relative_to(outer) if outer in inner.parents else None
-    images = []
+    images, passed_over = [], Counter()
+    Image.init()
+    others = {*Image.registered_extensions(), *_NO_PILLOW}
     for file in sorted(found):
-        relative = file.relative_to(root)
+        relative, suffix = file.relative_to(root), file.suffix.lower()
         hidden = any(part.startswith('.') for part in relative.parts)
-        wanted = file.suffix.lower() in pictures.SUFFIXES and not file.is_dir()
-        if wanted and not hidden and not (below and relative.is_relative_to(below)):
+        if hidden or (below and relative.is_relative_to(below)) or file.is_dir():
+            continue
+        if suffix in pictures.SUFFIXES:
             images.append((file, relative))
+        elif suffix in others:
+            passed_over[suffix] += 1
+    if passed_over:
+        kinds = shortlist(f'{number} {suffix}' for suffix, number in passed_over.items())
+        logging.warning('%s: passed over %s, which are not read here', source, kinds)
     if not images:
-        raise ValueError(f'{source} has no images ({" ".join(pictures.SUFFIXES)}).')
+        raise UserError(f'{source} has no images ({" ".join(pictures.SUFFIXES)}).')
     return images
 
 
@@ -131,30 +152,48 @@ def make_jobs(
     *,
     suffix: str | None = None,
     skip_existing: bool = False,
+    overwrite: bool = False,
 ) -> list[Job]:
     """Where each of `find_images` goes, below `output`.
 
     Args:
       suffix: of the results, such as '.png'; by default each keeps its own.
       skip_existing: leave out what is there already.
+      overwrite: replace it, whoever made it; otherwise only what an earlier translation made.
 
     Raises:
-      ValueError: two pictures would become one file, or one would replace its own source, or a
-        suffix names no format.
+      UserError: two pictures would become one file, one would replace its own source or a file that
+        is not a translation, or a suffix names no format.
     """
     jobs = {}
     for source, relative in images:
         target = output / (relative.with_suffix(suffix) if suffix else relative)
         pictures.format_of(target)
         if target in jobs:
-            raise ValueError(
+            raise UserError(
                 f'{jobs[target].source} and {source} would both become {target}; rename one, or '
                 'leave out --format.'
             )
-        if target.exists() and target.samefile(source):
-            raise ValueError(f'{source} would be replaced; choose another --output.')
+        if _exists(target) and target.samefile(source):
+            raise UserError(f'{source} would be replaced; choose another --output.')
         jobs[target] = Job(source, target)
-    return [job for job in jobs.values() if not (skip_existing and job.target.exists())]
+    existing = {target for target in jobs if _exists(target)}
+    if skip_existing:
+        return [job for job in jobs.values() if job.target not in existing]
+    foreign = [target for target in sorted(existing) if not pictures.is_ours(target)]
+    if foreign and not overwrite:
+        raise UserError(
+            f'{shortlist(foreign)} would be replaced, and may be no translation; choose another '
+            '--output, or give --overwrite or --skip-existing.'
+        )
+    return list(jobs.values())
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:  # such as a name that is too long: told when it is written
+        return False
 
 
 def _batches(jobs: list[Job], batch_size: int) -> Iterator[list[Job]]:
@@ -180,12 +219,18 @@ def _submit_ahead(
     """Starts to read each batch while the one before it is in use."""
     pending = deque()
     for batch in batches:
-        pending.append([(job, pool.submit(pictures.read, job.source)) for job in batch])
+        pending.append([(job, pool.submit(_read, job)) for job in batch])
         if len(pending) > 1:
             yield pending.popleft()
     yield from pending
 
 
-def _one_line(error: Exception, job: Job) -> str:
-    message = str(error).partition('\n')[0]
-    return message if str(job.source) in message else f'{job.source}: {message}'
+def _read(job: Job) -> Image.Image:
+    image = pictures.read(job.source)
+    pictures.check_size(image.size, job.target)  # before the work is done
+    return image
+
+
+def _one_line(error: ImageError | OSError, job: Job) -> str:
+    message = printable(str(error)) if isinstance(error, ImageError) else describe(error)
+    return message if printable(str(job.source)) in message else f'{job.source}: {message}'

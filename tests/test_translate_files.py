@@ -1,12 +1,18 @@
 """The translate command, as a user calls it."""
 
+import collections
 import os
+import struct
 import subprocess
 import sys
+import zlib
+from pathlib import Path
 
+import jax
 import numpy as np
+import psutil
 import pytest
-from PIL import Image
+from PIL import Image, ImageCms
 from translate_fixtures import picture, random_network
 
 from cyclegan_jax import interop, translate
@@ -220,3 +226,169 @@ def test_a_folder_that_cannot_be_written(model, photos, tmp_path, capsys):
     tmp_path.chmod(0o500)
     assert run(model, photos / 'wide.png', tmp_path / 'out') == 1
     assert 'Permission denied' in capsys.readouterr().err
+
+
+def test_a_picture_that_its_format_cannot_hold_is_named_and_the_rest_is_done(
+    model, tmp_path, capsys
+):
+    Image.new('RGB', (16384, 1)).save(tmp_path / 'a.png')  # one more than WebP has
+    picture().save(tmp_path / 'b.png')
+    assert run(model, tmp_path, tmp_path / 'out', '--format=webp') == 1
+    assert tree(tmp_path / 'out') == {'b.webp'}
+    error = capsys.readouterr().err
+    assert 'a.webp: 16384 x 1 pixels, but WEBP has at most 16383 a side' in error
+    assert 'too few' not in error  # nothing was computed
+
+
+def test_a_picture_too_small_to_mean_anything_is_named(model, tmp_path, capsys):
+    for name, size in {'dot.png': (1, 1), 'line.png': (4000, 1)}.items():
+        Image.new('RGB', size).save(tmp_path / name)
+    assert run(model, tmp_path, tmp_path / 'out') == 0
+    assert tree(tmp_path / 'out') == {'dot.png', 'line.png'}
+    error = capsys.readouterr().err
+    assert 'dot.png: 1 x 1 pixels are too few' in error
+    assert 'line.png: 4000 x 1 pixels are too few' in error
+
+
+def test_a_name_as_long_as_the_file_system_allows(model, tmp_path):
+    name = 'x' * 251 + '.png'
+    picture().save(tmp_path / name)
+    assert run(model, tmp_path / name, tmp_path / 'out') == 0
+    assert tree(tmp_path / 'out') == {name}
+
+
+def deep_colour(path):
+    """A PNG of 16-bit colours, which Pillow cannot write."""
+
+    def chunk(kind, data):
+        return (
+            struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
+        )
+
+    rows = np.random.default_rng(0).integers(0, 2**16, (16, 16 * 3)).astype('>u2')
+    pixels = zlib.compress(b''.join(b'\0' + row.tobytes() for row in rows))
+    header = chunk(b'IHDR', struct.pack('>IIBBBBB', 16, 16, 16, 2, 0, 0, 0))
+    path.write_bytes(b'\x89PNG\r\n\x1a\n' + header + chunk(b'IDAT', pixels) + chunk(b'IEND', b''))
+
+
+def test_what_is_lost_is_told_by_the_name_of_the_file(model, tmp_path, capsys):
+    pages = [picture(seed=seed) for seed in range(2)]
+    pages[0].save(tmp_path / 'film.gif', save_all=True, append_images=pages[1:])
+    pages[0].save(tmp_path / 'pages.tif', save_all=True, append_images=pages[1:])
+    deep_colour(tmp_path / 'deep.png')
+    picture('I;16').save(tmp_path / 'grey.png')
+    picture().save(tmp_path / 'plain.png')
+    assert run(model, tmp_path, tmp_path / 'out') == 0
+    lines = sorted(capsys.readouterr().err.splitlines())
+    assert len(lines) == 3
+    assert 'deep.png: 16 bits are kept of grey; colours are translated as 8' in lines[0]
+    assert 'film.gif: of several frames or pages the first is translated' in lines[1]
+    assert 'pages.tif: of several frames' in lines[2]
+
+
+@pytest.mark.parametrize('suffix', ['png', 'jpg', 'tif', 'webp'])
+def test_colour_profile_and_resolution_are_kept(model, tmp_path, suffix):
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile('sRGB')).tobytes()
+    for mode in ('RGB', 'L'):
+        picture(mode).save(tmp_path / f'{mode}.{suffix}', icc_profile=profile, dpi=(300, 300))
+    assert run(model, tmp_path, tmp_path / 'out') == 0
+    with Image.open(tmp_path / 'out' / f'RGB.{suffix}') as result:
+        assert result.info['icc_profile'] == profile
+        if suffix != 'webp':  # which has no resolution
+            assert [round(x) for x in result.info['dpi']] == [300, 300]
+    with Image.open(tmp_path / 'out' / f'L.{suffix}') as result:
+        assert not result.info.get('icc_profile') or result.mode == 'RGB'  # it is not one of grey
+
+
+@pytest.mark.parametrize('suffix', ['png', 'jpg', 'tif', 'webp', 'gif', 'bmp', 'ppm'])
+def test_a_translation_may_be_made_again(model, tmp_path, suffix):
+    picture().save(tmp_path / f'x.{suffix}')
+    for _ in range(2):
+        assert run(model, tmp_path / f'x.{suffix}', tmp_path / 'out') == 0
+
+
+@pytest.mark.parametrize('suffix', ['png', 'jpg', 'tif', 'webp', 'gif'])
+def test_a_file_that_is_no_translation_is_not_replaced(model, tmp_path, capsys, suffix):
+    source, output = tmp_path / f'x.{suffix}', tmp_path / 'out'
+    picture().save(source)
+    output.mkdir()
+    kept = output / source.name
+    picture(seed=1).save(kept)
+    before = kept.read_bytes()
+    assert run(model, source, output) == 2
+    error = capsys.readouterr().err
+    assert f'{kept} would be replaced, and may be no translation' in error
+    assert '--overwrite or --skip-existing' in error
+    assert kept.read_bytes() == before
+    assert run(model, source, output, '--skip-existing') == 0
+    assert kept.read_bytes() == before
+    assert run(model, source, output, '--overwrite') == 0
+    assert kept.read_bytes() != before
+
+
+def test_every_suffix_of_jpeg_and_what_is_passed_over(model, tmp_path, capsys):
+    for name in ('a.jfif', 'b.jpe', 'c.JPEG'):
+        picture().save(tmp_path / name, 'JPEG')
+    for name in ('d.avif', 'e.jp2', 'f.avif', 'g.heic'):
+        (tmp_path / name).touch()
+    assert run(model, tmp_path, tmp_path / 'out') == 0
+    assert tree(tmp_path / 'out') == {'a.jfif', 'b.jpe', 'c.JPEG'}
+    error = capsys.readouterr().err
+    assert f'{tmp_path}: passed over 2 .avif, 1 .jp2, 1 .heic' in error
+
+
+def test_an_output_that_is_a_file_is_one_clear_line(model, photos, tmp_path, capsys):
+    (tmp_path / 'file').touch()
+    assert run(model, photos, tmp_path / 'file') == 2
+    assert capsys.readouterr().err == f'error: --output={tmp_path}/file is a file; name a folder.\n'
+
+
+def test_names_of_files_do_not_move_the_cursor(model, tmp_path, capsys):
+    (tmp_path / 'bad\n\x1b[2J.png').write_text('no picture')
+    picture().save(tmp_path / 'good.png')
+    assert run(model, tmp_path, tmp_path / 'out') == 1
+    error = capsys.readouterr().err
+    assert '\x1b' not in error and error.count('\n') == 1
+    assert r'bad\n\x1b[2J.png: not an image' in error
+
+
+def test_a_picture_too_large_for_the_memory_ends_with_advice(
+    model, photos, tmp_path, capsys, monkeypatch
+):
+    memory = collections.namedtuple('memory', 'available')
+    own = psutil.Process().memory_info().rss
+    monkeypatch.setattr(psutil, 'virtual_memory', lambda: memory(-2 * own))
+    assert run(model, photos / 'wide.png', tmp_path / 'out') == 4
+    error = capsys.readouterr().err
+    assert error.startswith(f'error: out of memory ({photos}/wide.png: it takes ')
+    assert 'use --tile=512' in error and error.count('\n') == 1
+
+
+def test_colour_of_grey_pictures(model, photos, tmp_path):
+    assert run(model, photos / 'grey.tif', tmp_path / 'out', '--colour=model') == 0
+    with Image.open(tmp_path / 'out' / 'grey.tif') as result:
+        assert result.mode == 'RGB'
+
+
+def test_parameters_that_are_no_numbers_end_with_the_name_of_the_model(photos, tmp_path, capsys):
+    network = random_network()
+    spoilt = jax.tree.map(lambda leaf: leaf * np.float32(np.nan), network.params)
+    interop.save_pretrained(tmp_path / 'model', {'a2b': network._replace(params=spoilt)})
+    assert run(tmp_path / 'model', photos, tmp_path / 'out') == 2
+    assert 'not finite' in (error := capsys.readouterr().err) and f'{tmp_path}/model' in error
+    assert not (tmp_path / 'out').exists()
+
+
+def test_stderr_may_be_closed(model, photos, tmp_path):
+    command = [
+        *(sys.executable, '-m', 'cyclegan_jax.translate', f'--model={model}'),
+        *(f'--input={photos}', f'--output={tmp_path / "out"}'),
+    ]
+    done = subprocess.run(
+        ['sh', '-c', 'exec "$@" 2>&-', 'sh', *command],
+        cwd=Path(__file__).parents[1],
+        stdout=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout.partition(' pictures')[0]) == (0, 'Wrote 5 of 5')
