@@ -231,6 +231,6 @@ def _read(job: Job) -> Image.Image:
     return image
 
 
-def _one_line(error: Exception, job: Job) -> str:
-    message = describe(error)
+def _one_line(error: ImageError | OSError, job: Job) -> str:
+    message = printable(str(error)) if isinstance(error, ImageError) else describe(error)
     return message if printable(str(job.source)) in message else f'{job.source}: {message}'

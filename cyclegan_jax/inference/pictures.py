@@ -158,14 +158,12 @@ def write(image: Image.Image, path: Path) -> None:
 
 def _carried(info: Mapping, mode: str) -> dict:
     """Colour profile and resolution of a picture, where a file of this mode can have them."""
-    options = {}
-    dpi = info.get('dpi', ())
+    profile, dpi = info.get('icc_profile', b''), info.get('dpi', ())
+    # Bytes 16 to 20 of a profile name the kind of colours that it is for.
+    fits = profile[16:20] == (b'RGB ' if mode.startswith('RGB') else b'GRAY')
+    options = {'icc_profile': profile if fits else None}
     if len(dpi) == 2 and all(0 < x < 2**16 for x in dpi):
         options['dpi'] = dpi
-    # Bytes 16 to 20 of a profile name the kind of colours that it is for.
-    profile = info.get('icc_profile', b'')
-    if profile[16:20] == (b'RGB ' if mode.startswith('RGB') else b'GRAY'):
-        options['icc_profile'] = profile
     return options
 
 
