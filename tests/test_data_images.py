@@ -194,7 +194,7 @@ def test_max_pixels_is_a_limit_not_a_size():
 
 
 def test_unknown_channels_are_refused():
-    with pytest.raises(ValueError, match='channels is 2, must be 1'):
+    with pytest.raises(ValueError, match='channels is 2; it must be 1'):
         images.decode(encode(Image.new('L', (2, 2))), channels=2)
 
 
@@ -243,5 +243,5 @@ def test_sizes_may_be_one_number_or_two():
     assert images.as_size('data.load_size', 286) == (286, 286)
     assert images.as_size('data.load_size', [64, 128]) == (64, 128)
     for bad in (0, -4, (64,), (64, 0), (64, 64, 3), 64.0):
-        with pytest.raises(ValueError, match=r'data\.load_size is .*, must be a positive int'):
+        with pytest.raises(ValueError, match=r'data\.load_size is .*; it must be a positive int'):
             images.as_size('data.load_size', bad)

@@ -10,8 +10,11 @@ from PIL import Image
 
 from cyclegan_jax.data import synthetic
 from cyclegan_jax.data.images import ImageError
-from cyclegan_jax.data.records import HuggingFace, Tfds
-from cyclegan_jax.data.sources import Folder, MissingSplit, Synthetic, find_duplicates
+from cyclegan_jax.data.sources import Folder, MissingSplit
+from cyclegan_jax.data.sources.folder import find_duplicates
+from cyclegan_jax.data.sources.huggingface import HuggingFace
+from cyclegan_jax.data.sources.synthetic import Synthetic
+from cyclegan_jax.data.sources.tfds import Tfds
 
 
 def write_image(path, value=0, size=(6, 8)):
@@ -32,7 +35,7 @@ def values(source):
 
 def test_synthetic_test_images_are_pairs_and_training_images_are_not():
     def source(domain, split):
-        return Synthetic('stripes', domain, split, (32, 48), 3)
+        return Synthetic('stripes', domain, split == 'test', (32, 48), 3)
 
     _, b, labels = synthetic.render('stripes', 2 * 10**6 + 5, (32, 48))
     np.testing.assert_array_equal(source('b', 'test')[5], b)
@@ -43,9 +46,9 @@ def test_synthetic_test_images_are_pairs_and_training_images_are_not():
     assert (len(a), len(source('a', 'test'))) == (512, 64)
     assert a.size(0) == a[0].shape[:2] == (32, 48)
     assert a.fingerprint() != b.fingerprint()
-    assert Synthetic('labels', 'a', 'train', (8, 8), 1)[0].shape == (8, 8, 1)
-    with pytest.raises(ValueError, match=r"data\.name is 'zebra', must be one of .*stripes"):
-        Synthetic('zebra', 'a', 'train', (8, 8), 3)
+    assert Synthetic('labels', 'a', False, (8, 8), 1)[0].shape == (8, 8, 1)
+    with pytest.raises(ValueError, match=r"data\.name is 'zebra'; choose one of .*stripes"):
+        Synthetic('zebra', 'a', False, (8, 8), 3)
 
 
 def test_folder_lists_images_sorted_and_recursively(tmp_path):
@@ -200,7 +203,7 @@ def test_tfds_errors_are_one_line_that_helps(tfds_dir, tmp_path):
 
 def test_reading_tfds_imports_no_tensorflow(tfds_dir):
     code = (
-        'import sys; from cyclegan_jax.data.records import Tfds\n'
+        'import sys; from cyclegan_jax.data.sources.tfds import Tfds\n'
         f'print(Tfds("cycle_gan/tiny", "trainA", {tfds_dir!r}, 3)[3].mean())\n'
         'print([name for name in sys.modules if name in ("tensorflow", "torch")])'
     )
