@@ -144,7 +144,7 @@ def wait_percent(
     """Runs the loop for so many seconds, with the step of `stand_in`."""
     from cyclegan_jax.observer import Stopwatch
 
-    with contextlib.closing(dataset.batches(put)) as source:
+    with contextlib.closing(dataset.batches(place=put)) as source:
         running = start(next(source))  # nothing can have read the first batch ahead
         stopwatch, elapsed, share = Stopwatch(), 0.0, 0.0
         while elapsed < seconds:

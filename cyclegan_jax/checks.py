@@ -196,7 +196,7 @@ def check_same_data(config: ConfigDict, saved: Mapping, dataset: data.Dataset) -
     Raises:
       UserError: the set has changed, and config.allow_data_change does not allow it.
     """
-    if saved['fingerprint'] != dataset.fingerprint and not config.allow_data_change:
+    if not (dataset.is_that_of(saved) or config.allow_data_change):
         raise UserError(
             f'the data set is not the one that this run was started with (then {saved["lengths"]} '
             f'images, now {dataset.lengths}); restore it, use another workdir, or go on with '

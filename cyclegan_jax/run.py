@@ -73,9 +73,10 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         resources.enter_context(open_workdir(workdir))
     checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
     resources.callback(checkpoints.close)
-    pretrained = {}
+    pretrained, saved = {}, {}
     if (newest := checkpoints.newest_good()) is not None:
-        checks.check_same_config(config, checkpoints.metadata(newest)['config'])
+        saved = checkpoints.metadata(newest)
+        checks.check_same_config(config, saved['config'])
     elif config.init_from:
         pretrained = _load_pretrained(config)
 
@@ -85,6 +86,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         batch_size=config.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        left_out=None if config.allow_data_change else saved.get('left_out'),
     )
     steps_per_epoch = -(-dataset.epoch_length // config.batch_size)
     total_steps = config.schedule.num_epochs * steps_per_epoch
@@ -101,15 +103,14 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
             checkpoints.best_record(),
             config.data.name,
         )
-    start, state, saved = 0, None, {}
+    start, state = 0, None
     if (restored := checkpoints.restore(program.state)) is not None:
         state, saved, start = restored
         checks.check_same_data(config, saved, dataset)
     else:
         state = program.create(jax.random.key(config.seed))
         state = _replace_networks(state, pretrained, sharding.replicated(mesh))
-    batches = dataset.batches(place=functools.partial(sharding.put_batch, mesh))
-    batches.set_state({'next_index': start})
+    batches = dataset.batches(start=start, place=functools.partial(sharding.put_batch, mesh))
 
     # From here on the workdir is this run's: what is in it may be changed.
     if first:
@@ -142,11 +143,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         state=state,
         step=compiled,
         batches=batches,
-        metadata={
-            'config': config.to_dict(),
-            'fingerprint': dataset.fingerprint,
-            'lengths': dataset.lengths,
-        },
+        metadata={'config': config.to_dict(), **dataset.identity},
         averages=log.Averages(saved.get('averages', {})),
         schedule=program.schedule,
         steps_per_epoch=steps_per_epoch,

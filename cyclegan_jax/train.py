@@ -154,4 +154,7 @@ def _unreadable(run: Run, step: int, state: TrainState, window: list, error: Ima
     _fetch(run, step, window)
     _save(run, step, state, None)
     run.checkpoints.wait()
-    return UserError(f'{error} Step {step} is saved; the same command goes on from there.')
+    return UserError(
+        f'{error}. Step {step} is saved; bring the image back, or set '
+        '--config.data.skip_corrupt=True, and the same command goes on from there.'
+    )

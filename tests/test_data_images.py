@@ -1,6 +1,7 @@
 import io
 import os
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -122,8 +123,12 @@ def test_exif_orientation_is_applied():
         assert images.read_size(png) == (24, 32)
 
 
-@pytest.mark.parametrize('format', ['WEBP', 'GIF', 'JPEG', 'BMP', 'TIFF', 'PPM'])
+@pytest.mark.parametrize(
+    'format', ['WEBP', 'GIF', 'JPEG', 'BMP', 'TIFF', 'PPM', 'JPEG2000', 'AVIF']
+)
 def test_the_content_decides_not_the_extension(tmp_path, format):
+    if format not in images.FORMATS:
+        pytest.skip(f'this Pillow has no {format}')
     path = tmp_path / 'picture.png'
     path.write_bytes(encode(Image.fromarray(smooth()), format))
     decoded = images.decode(path)
@@ -194,7 +199,7 @@ def test_max_pixels_is_a_limit_not_a_size():
 
 
 def test_unknown_channels_are_refused():
-    with pytest.raises(ValueError, match='channels is 2, must be 1'):
+    with pytest.raises(ValueError, match='channels is 2; it must be 1'):
         images.decode(encode(Image.new('L', (2, 2))), channels=2)
 
 
@@ -206,6 +211,33 @@ def test_lossy_rules_are_said_once(caplog):
         images.decode(png, name='second.png')
     assert len(caplog.records) == 1
     assert 'first.png: transparency is composited on white' in caplog.text
+
+
+def test_on_white_is_pillows_composition():
+    colour, alpha = np.indices((256, 256), np.uint8)
+    every = np.stack([colour, 255 - colour, colour, alpha], axis=-1)
+    picture = Image.fromarray(every)
+    expected = Image.alpha_composite(Image.new('RGBA', picture.size, 'white'), picture)
+    np.testing.assert_array_equal(images.on_white(every), np.asarray(expected)[..., :3])
+    np.testing.assert_array_equal(images.on_white(every[None])[0], images.on_white(every))
+
+
+def test_centre_crop_leaves_out_as_much_on_both_sides():
+    image = np.arange(35).reshape(5, 7, 1)
+    np.testing.assert_array_equal(images.centre_crop(image, (3, 4)), image[1:4, 1:5])
+    assert images.centre_crop(image, (5, 7)).shape == (5, 7, 1)
+
+
+def test_a_warning_of_pillow_names_the_file(monkeypatch, caplog):
+    monkeypatch.setattr(warnings, 'showwarning', images._show_warning)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    broken = exif.tobytes()[:-10]
+    jpeg = encode(Image.fromarray(smooth()), 'JPEG', exif=broken)
+    with warnings.catch_warnings():
+        warnings.simplefilter('always')
+        images.decode(jpeg, name='horse.jpg')
+    assert 'horse.jpg: ' in caplog.text and 'EXIF' in caplog.text
 
 
 @pytest.mark.parametrize('channels', [1, 3, 4])
@@ -243,5 +275,5 @@ def test_sizes_may_be_one_number_or_two():
     assert images.as_size('data.load_size', 286) == (286, 286)
     assert images.as_size('data.load_size', [64, 128]) == (64, 128)
     for bad in (0, -4, (64,), (64, 0), (64, 64, 3), 64.0):
-        with pytest.raises(ValueError, match=r'data\.load_size is .*, must be a positive int'):
+        with pytest.raises(ValueError, match=r'data\.load_size is .*; it must be a positive int'):
             images.as_size('data.load_size', bad)

@@ -1,3 +1,4 @@
+import contextlib
 import json
 import subprocess
 import sys
@@ -8,7 +9,8 @@ import pytest
 from PIL import Image
 
 from cyclegan_jax import data
-from cyclegan_jax.data import synthetic
+from cyclegan_jax.data import sources, synthetic
+from cyclegan_jax.errors import UserError
 
 # Eight images per domain; the red channel of a is 10 i, of b 100 + 10 i: it tells which they are.
 STARTS = {'trainA': 0, 'trainB': 100, 'testA': 5, 'testB': 105}
@@ -31,16 +33,14 @@ def write(path, red, size=(16, 16)):
     Image.fromarray(picture).save(path)
 
 
-def load(path, **options):
-    options = {'resize': 'crop', 'crop_size': 8, 'seed': 0, 'batch_size': 1} | options
-    return data.load(path=str(path), **options)
+def load(root, **options):
+    defaults = {'path': str(root), 'resize': 'crop', 'crop_size': 8, 'seed': 0, 'batch_size': 1}
+    return data.load(**defaults | options)
 
 
 def take(dataset, count, start=0):
-    iterator = dataset.batches()
-    iterator.set_state({'next_index': start})
-    batches = [next(iterator) for _ in range(count)]
-    iterator.close()
+    with contextlib.closing(dataset.batches(start=start)) as batches:
+        batches = [next(batches) for _ in range(count)]
     return {d: np.stack([batch[d] for batch in batches]) for d in 'ab'}
 
 
@@ -111,22 +111,11 @@ def test_threads_and_cache_change_nothing(root, options):
 
 
 @pytest.mark.parametrize('num_threads', [0, 4])
-def test_the_state_is_the_number_of_batches_taken(root, num_threads):
-    dataset = load(root, batch_size=2, num_threads=num_threads)
-    expected = take(dataset, 8)
-    iterator = dataset.batches()
-    states = []
-    for _ in range(8):
-        states.append(json.loads(json.dumps(iterator.get_state())))
-        next(iterator)
-    iterator.close()
-    for t in (0, 1, 5):
-        resumed = load(root, batch_size=2, num_threads=num_threads).batches()
-        next(resumed)
-        resumed.set_state(states[t])
-        for batch in range(t, 8):
-            assert_equal(next(resumed), {d: expected[d][batch] for d in 'ab'})
-        resumed.close()
+def test_batches_start_at_any_step(root, num_threads):
+    expected = take(load(root, batch_size=2), 8)
+    for start in (0, 1, 5):
+        seen = take(load(root, batch_size=2, num_threads=num_threads), 8 - start, start)
+        assert_equal(seen, {d: expected[d][start:] for d in 'ab'})
 
 
 def test_batches_are_placed_by_the_threads_that_make_them(root):
@@ -137,10 +126,9 @@ def test_batches_are_placed_by_the_threads_that_make_them(root):
         return {domain: images + 1 for domain, images in batch.items()}
 
     expected = take(load(root), 2)
-    batches = load(root).batches(place)
+    batches = load(root).batches(place=place)
     for t in range(2):
         assert_equal(next(batches), {domain: expected[domain][t] + 1 for domain in 'ab'})
-    assert batches.get_state() == {'next_index': 2}
     batches.close()
     assert threading.current_thread() not in threads
 
@@ -154,7 +142,7 @@ def test_processes_get_consecutive_slices_of_one_global_batch(root, process_coun
     ]
     assert parts[0]['a'].shape[1] == 4 // process_count
     assert_equal({d: np.concatenate([p[d] for p in parts], axis=1) for d in 'ab'}, expected)
-    with pytest.raises(ValueError, match='batch_size is 3, must be a multiple of the 2 processes'):
+    with pytest.raises(ValueError, match='batch_size is 3; it must be a multiple of the 2 proc'):
         load(root, batch_size=3, process_count=2)
 
 
@@ -256,7 +244,7 @@ def test_all_unusable_images_are_named_at_once(root, cache):
     with pytest.raises(ValueError) as caught:
         load(root, cache=cache)
     message = str(caught.value)
-    assert '\n' not in message and 'data.skip_corrupt=True' in message
+    assert '\n' not in message and '--config.data.skip_corrupt=True' in message
     assert 'trainB/0.png: not an image (starts with "<html>")' in message
     assert 'testA/1.png: 7 x 16 is smaller than data.crop_size 8 x 8' in message
     # Without the cache only the headers are read.
@@ -292,6 +280,125 @@ def test_a_file_that_vanishes_is_named(root):
         next(dataset.batches())
 
 
+def test_the_loop_gets_every_batch_before_a_picture_that_goes_bad(root):
+    options = {'cache': 0, 'batch_size': 2, 'num_threads': 2}
+    expected = take(load(root, **options), 4)
+    dataset = load(root, **options)
+    gone = f'{numbers(expected["a"])[-1] // 10}.png'  # of the fourth batch, and no other
+    whole = (root / 'trainA' / gone).read_bytes()
+    (root / 'trainA' / gone).write_bytes(whole[:-30])
+    with contextlib.closing(dataset.batches()) as batches:
+        for t in range(3):
+            assert_equal(next(batches), {d: expected[d][t] for d in 'ab'})
+        with pytest.raises(data.ImageError, match=rf'trainA/{gone}: '):
+            next(batches)
+    (root / 'trainA' / gone).write_bytes(whole)
+    again = load(root, **options, left_out=dataset.left_out)
+    assert again.is_that_of(dataset.identity)
+    assert_equal(take(again, 1, start=3), {d: expected[d][3:] for d in 'ab'})
+
+
+@pytest.mark.parametrize('cache', [4.0, 0])
+def test_a_run_goes_on_in_its_order_without_a_picture_that_went_bad(root, caplog, cache):
+    expected = take(load(root), 16)
+    dataset = load(root, cache=0, skip_corrupt=True)
+    (root / 'trainA' / '7.png').write_bytes(b'shorter')
+    with caplog.at_level('WARNING'):
+        unbroken = take(dataset, 16)
+    assert caplog.text.count('7.png') == 1  # it is shown twice
+    replaced = [0 if n == 70 else n for n in numbers(expected['a'])]  # by the next, 7 + 1 - 8
+    assert numbers(unbroken['a']) == replaced
+    np.testing.assert_array_equal(unbroken['b'], expected['b'])
+
+    saved = json.loads(json.dumps(dataset.identity))  # as a checkpoint keeps it
+    resumed = load(root, cache=cache, skip_corrupt=True, left_out=saved['left_out'])
+    assert resumed.is_that_of(saved)
+    assert resumed.lengths == {'a': 8, 'b': 8}
+    assert '7.png' in resumed.skipped[0]
+    assert_equal(take(resumed, 10, start=6), {d: unbroken[d][6:] for d in 'ab'})
+    with pytest.raises(UserError, match=r'1 of 20 .*trainA/7\.png'):
+        load(root, left_out=saved['left_out'])
+
+
+def test_what_a_run_was_started_without_stays_out(root):
+    whole = (root / 'trainA' / '2.png').read_bytes()
+    (root / 'trainA' / '2.png').write_bytes(bytes(len(whole)))
+    started = load(root, skip_corrupt=True)
+    assert started.left_out == {'a': [2], 'b': []}
+    (root / 'trainA' / '2.png').write_bytes(whole)
+    resumed = load(root, left_out=started.left_out)
+    assert resumed.is_that_of(started.identity)
+    assert_equal(take(resumed, 14), take(started, 14))
+    assert not load(root).is_that_of(started.identity)
+
+
+def test_checkpoints_without_names_know_their_data_by_the_fingerprint(root):
+    """Those of versions that kept no more than that."""
+    old = {'fingerprint': load(root).fingerprint}
+    assert load(root).is_that_of(old)
+    write(root / 'trainA' / '3.png', 1, (20, 20))
+    assert not load(root).is_that_of(old)
+    (root / 'trainA' / '3.png').write_bytes(b'')
+    assert not load(root, skip_corrupt=True, left_out={'a': [], 'b': []}).is_that_of(old)
+
+
+def test_fingerprints_of_earlier_versions_match(tmp_path):
+    """If this changes, runs that were started before can't go on with the data that they have."""
+    for split in ('trainA', 'trainB'):
+        (tmp_path / split).mkdir()
+        for i in range(3):  # a PPM file has the same bytes, whoever writes it
+            (tmp_path / split / f'{i}.ppm').write_bytes(b'P6 8 8 255\n' + bytes(192 + i))
+    assert load(tmp_path).fingerprint == 'fae22c587029f1be'
+
+
+def test_if_many_pictures_in_a_row_are_bad_it_is_an_error_in_spite_of_skip_corrupt(root):
+    dataset = load(root, cache=0, skip_corrupt=True)
+    for path in (root / 'trainA').iterdir():
+        path.unlink()
+    with pytest.raises(data.ImageError, match=r'trainA/\d\.png: No such file'):
+        next(dataset.batches())
+
+
+def test_pictures_pulled_out_of_shape_are_named(root, caplog):
+    write(root / 'trainA' / 'dot.png', 0, (1, 1))
+    write(root / 'testB' / 'line.png', 0, (1, 400))
+    options = {'resize': 'resize_and_crop', 'load_size': 12}
+    with caplog.at_level('WARNING'):
+        load(root, **options)
+    assert len(caplog.records) == 1
+    assert '2 image(s)' in caplog.text
+    assert 'dot.png (1 x 1)' in caplog.text and 'line.png (1 x 400)' in caplog.text
+
+
+def test_a_new_source_is_a_class_and_a_line(monkeypatch):
+    class Grey(sources.Source):
+        def __init__(self, split: str, name: str, channels: int):
+            self._value, self.channels = int(split) + int(name), channels
+
+        def __len__(self):
+            return 2
+
+        def name(self, index):
+            return f'grey_{index}'
+
+        def fingerprint(self):
+            return str(self._value)
+
+        def stored(self, index):
+            if index:
+                raise RuntimeError('a fault\nof its reader')
+            header = b'P5 8 8 255\n'
+            return header + bytes([self._value]) * 64
+
+    monkeypatch.setitem(sources.SOURCES, 'grey', Grey)
+    options = {'name': '1', 'name_b': '2', 'split_a': '10', 'split_b': '20'}
+    options |= {'test_split_a': '', 'test_split_b': '', 'source': 'grey'}
+    dataset = load('', **options, skip_corrupt=True)
+    assert take(dataset, 1)['a'].max() == 11 and take(dataset, 1)['b'].min() == 22
+    assert dataset.skipped == ["grey_1: can't be read (a fault of its reader)"] * 2
+    assert not dataset.paired
+
+
 def test_equal_files_are_warned_of(root, caplog):
     (root / 'testB' / 'same.png').write_bytes((root / 'trainA' / '4.png').read_bytes())
     with caplog.at_level('WARNING'):
@@ -303,15 +410,17 @@ def test_equal_files_are_warned_of(root, caplog):
 @pytest.mark.parametrize(
     'options, message',
     [
-        ({'source': 'folders'}, r"data\.source is 'folders', .*did you mean 'folder'\?"),
-        ({'resize': 'scale'}, r"data\.resize is 'scale', must be one of .*scale_width"),
-        ({'crop_size': 0}, r'data\.crop_size is 0, must be a positive'),
-        ({'channels_b': 2}, r'data\.channels_b is 2, must be 1'),
-        ({'batch_size': 0}, 'batch_size is 0, must be at least 1'),
+        ({'source': 'folders'}, r"data\.source is 'folders'; .*did you mean 'folder'\?"),
+        ({'resize': 'scale'}, r"data\.resize is 'scale'; choose one of .*scale_width"),
+        ({'crop_size': 0}, r'data\.crop_size is 0; it must be a positive'),
+        ({'channels_b': 2}, r'data\.channels_b is 2; it must be 1'),
+        ({'batch_size': 0}, 'batch_size is 0; it must be at least 1'),
         ({'batch_size': 9}, 'batch_size is 9, but domain a has only 8 usable'),
-        ({'max_images': 0}, r'data\.max_images is 0, must be at least 1'),
+        ({'max_images': 0}, r'data\.max_images is 0; it must be at least 1'),
         ({'num_threads': -1}, r'data\.num_threads is -1'),
         ({'seed': -1}, 'seed is -1'),
+        ({'cache': float('nan')}, r'data\.cache is nan; it must be at least 0'),
+        ({'path': '~nosuchuser/x'}, r'no folder ~nosuchuser/x/trainA'),
         (
             {'resize': 'resize_and_crop', 'load_size': 7},
             r'data\.load_size is \(7, 7\), smaller than data\.crop_size \(8, 8\)',
@@ -321,7 +430,7 @@ def test_equal_files_are_warned_of(root, caplog):
     ],
 )
 def test_bad_arguments_are_one_clear_line(root, options, message):
-    with pytest.raises(ValueError, match=message) as caught:
+    with pytest.raises(UserError, match=message) as caught:
         load(root, **options)
     assert '\n' not in str(caught.value)
 

@@ -10,8 +10,12 @@ from PIL import Image
 
 from cyclegan_jax.data import synthetic
 from cyclegan_jax.data.images import ImageError
-from cyclegan_jax.data.records import HuggingFace, Tfds
-from cyclegan_jax.data.sources import Folder, MissingSplit, Synthetic, find_duplicates
+from cyclegan_jax.data.sources import Folder, MissingSplit
+from cyclegan_jax.data.sources.folder import find_duplicates
+from cyclegan_jax.data.sources.huggingface import HuggingFace
+from cyclegan_jax.data.sources.synthetic import Synthetic
+from cyclegan_jax.data.sources.tfds import Tfds
+from cyclegan_jax.errors import UserError
 
 
 def write_image(path, value=0, size=(6, 8)):
@@ -32,7 +36,7 @@ def values(source):
 
 def test_synthetic_test_images_are_pairs_and_training_images_are_not():
     def source(domain, split):
-        return Synthetic('stripes', domain, split, (32, 48), 3)
+        return Synthetic('stripes', domain, split == 'test', (32, 48), 3)
 
     _, b, labels = synthetic.render('stripes', 2 * 10**6 + 5, (32, 48))
     np.testing.assert_array_equal(source('b', 'test')[5], b)
@@ -43,9 +47,9 @@ def test_synthetic_test_images_are_pairs_and_training_images_are_not():
     assert (len(a), len(source('a', 'test'))) == (512, 64)
     assert a.size(0) == a[0].shape[:2] == (32, 48)
     assert a.fingerprint() != b.fingerprint()
-    assert Synthetic('labels', 'a', 'train', (8, 8), 1)[0].shape == (8, 8, 1)
-    with pytest.raises(ValueError, match=r"data\.name is 'zebra', must be one of .*stripes"):
-        Synthetic('zebra', 'a', 'train', (8, 8), 3)
+    assert Synthetic('labels', 'a', False, (8, 8), 1)[0].shape == (8, 8, 1)
+    with pytest.raises(ValueError, match=r"data\.name is 'zebra'; choose one of .*stripes"):
+        Synthetic('zebra', 'a', False, (8, 8), 3)
 
 
 def test_folder_lists_images_sorted_and_recursively(tmp_path):
@@ -62,6 +66,19 @@ def test_folder_lists_images_sorted_and_recursively(tmp_path):
     assert found == sorted(names)
     assert folder[0].shape == (6, 8, 3)
     assert folder.size(0) == (6, 8)
+
+
+def test_folder_tells_what_it_does_not_read(tmp_path, caplog):
+    read = ('a.gif', 'b.JFIF', 'c.jpe', 'd.pgm')
+    for name in (*read, 'e.heic', 'f.HEIC', 'g.txt', '.hidden', 'noname'):
+        (tmp_path / name).write_bytes(b'x')
+    with caplog.at_level('WARNING'):
+        folder = Folder(str(tmp_path), '', 3)
+    assert [Path(folder.name(i)).name for i in range(len(folder))] == sorted(read)
+    assert len(caplog.records) == 1
+    assert '4 files are not read' in caplog.text
+    assert '2 .heic, ' in caplog.text and '1 .txt' in caplog.text
+    assert '1 without a suffix' in caplog.text
 
 
 def test_folder_follows_links_but_never_in_circles(tmp_path):
@@ -171,6 +188,9 @@ def test_tfds_reads_a_prepared_builder(tfds_dir):
     assert source.size(2) == source[2].shape[:2] == (6, 10)
     assert source.name(2) == 'cycle_gan/tiny/3.0.0[trainA][2]'
     assert values(Tfds('cycle_gan/tiny', 'trainB[1:]', tfds_dir, 1)) == [101, 102]
+    both = Tfds('cycle_gan/tiny', 'trainA[:2]+trainB[:1]', tfds_dir, 1)
+    assert values(both) == [0, 1, 100]
+    assert both.fingerprint() != Tfds('cycle_gan/tiny', 'trainA[:3]', tfds_dir, 1).fingerprint()
     other = Tfds('cycle_gan/tiny', 'trainB', tfds_dir, 3)
     assert source.fingerprint() == Tfds('cycle_gan/tiny', 'trainA', tfds_dir, 3).fingerprint()
     assert source.fingerprint() != other.fingerprint()
@@ -182,6 +202,8 @@ def test_tfds_errors_are_one_line_that_helps(tfds_dir, tmp_path):
     for name, split, path, message, error in (
         ('cycle_gan/tiny', 'train', tfds_dir, "no split 'train' .*trainA", MissingSplit),
         ('cycle_gan/tiny', 'testA', tfds_dir, "no split 'testA' with images", MissingSplit),
+        ('cycle_gan/tiny', 'trainA+test', tfds_dir, "no split 'trainA.test'", MissingSplit),
+        ('cycle_gan/tiny', 'trainA[:x]', tfds_dir, r"split 'trainA\[:x\]' of", UserError),
         (
             'cycle_gan/horse2zebra',
             'trainA',
@@ -200,7 +222,7 @@ def test_tfds_errors_are_one_line_that_helps(tfds_dir, tmp_path):
 
 def test_reading_tfds_imports_no_tensorflow(tfds_dir):
     code = (
-        'import sys; from cyclegan_jax.data.records import Tfds\n'
+        'import sys; from cyclegan_jax.data.sources.tfds import Tfds\n'
         f'print(Tfds("cycle_gan/tiny", "trainA", {tfds_dir!r}, 3)[3].mean())\n'
         'print([name for name in sys.modules if name in ("tensorflow", "torch")])'
     )
@@ -253,6 +275,40 @@ def test_huggingface_images_go_through_our_decoder(tmp_path):
     assert (source[0] == 100).all()
     with pytest.raises(ImageError, match=r'\[1\]: not an image'):
         source[1]
+
+
+def write_parquet(folder, monkeypatch, *cells):
+    """A data set of one column, written as by anybody who knows the format."""
+    datasets, pyarrow = pytest.importorskip('datasets'), pytest.importorskip('pyarrow')
+    monkeypatch.setattr(datasets.config, 'HF_DATASETS_CACHE', folder.parent / 'cache')
+    schema = datasets.Features(imageA=datasets.Image()).arrow_schema
+    rows = [{'imageA': {'bytes': data, 'path': path}} for data, path in cells]
+    folder.mkdir(exist_ok=True)
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(rows, schema), folder / 'train.parquet')
+    return HuggingFace(str(folder), 'train', 'imageA', 3)
+
+
+def test_huggingface_rows_may_name_no_file_of_this_machine(tmp_path, monkeypatch):
+    """Whoever wrote the table chose the paths in it."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / 'set'
+    for path, value in ((tmp_path / 'private', 9), (folder / 'own', 7)):
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(png(value))
+    (folder / 'link').symlink_to(tmp_path / 'private')
+    paths = folder / 'own', tmp_path / 'private', folder / '../private', folder / 'link', 'private'
+    source = write_parquet(folder, monkeypatch, *((None, str(path)) for path in paths))
+    assert (source[0] == 7).all()
+    for index in range(1, len(paths)):
+        with pytest.raises(ImageError, match=rf'\[{index}\]: it names the file .*private, which'):
+            source.size(index)
+
+
+def test_huggingface_cells_without_bytes_say_so(tmp_path, monkeypatch):
+    source = write_parquet(tmp_path / 'set', monkeypatch, (b'', '1.png'), (None, ''))
+    for index, reason in enumerate(('empty file', 'neither bytes nor the path of a file')):
+        with pytest.raises(ImageError, match=rf'\[{index}\]: .*{reason}'):
+            source[index]
 
 
 def test_huggingface_errors_are_one_line_that_helps(huggingface_dir, monkeypatch):

@@ -4,9 +4,11 @@ Plain `Image.open(path).convert('RGB')` turns a 16-bit PNG white and a float TIF
 hidden colours under full transparency and ignores the camera's orientation, all without a word.
 """
 
+import contextvars
 import io
 import os
 import stat
+import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -15,9 +17,16 @@ import numpy as np
 from absl import logging
 from PIL import Image, ImageOps, UnidentifiedImageError
 
+from cyclegan_jax.errors import UserError
+
 MAX_PIXELS = 89_000_000  # where Pillow begins to warn of decompression bombs
 # The content decides, not the extension. Formats outside this list may run programs (EPS).
-FORMATS = ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'PPM', 'GIF')
+Image.init()
+FORMATS = tuple(
+    name
+    for name in ('JPEG', 'PNG', 'WEBP', 'TIFF', 'BMP', 'PPM', 'GIF', 'JPEG2000', 'AVIF')
+    if name in Image.OPEN  # AVIF came to Pillow with 11.3
+)
 MODES = {1: 'L', 3: 'RGB', 4: 'RGBA'}
 RESIZE_MODES = ('resize_and_crop', 'crop', 'scale_width', 'scale_width_and_crop', 'none')
 EXIF_ORIENTATION = 0x0112
@@ -25,9 +34,10 @@ EXIF_ORIENTATION = 0x0112
 PathOrBytes = str | os.PathLike | bytes
 
 _noted = set()
+_reading = contextvars.ContextVar('_reading', default='')  # what a warning is about
 
 
-class ImageError(ValueError):
+class ImageError(UserError):
     """An image that can't be used. The message is one line, 'file: reason'."""
 
     def __init__(self, name: str, reason: str):
@@ -79,9 +89,9 @@ def read_size(source: PathOrBytes, max_pixels: int = MAX_PIXELS, name: str = '')
 
 
 def check_channels(channels: int, name: str = 'channels') -> None:
-    """Raises ValueError unless `decode` knows this number of channels."""
+    """Raises UserError unless `decode` knows this number of channels."""
     if channels not in MODES:
-        raise ValueError(f'{name} is {channels}, must be 1 (grey), 3 (RGB) or 4 (RGBA)')
+        raise UserError(f'{name} is {channels}; it must be 1 (grey), 3 (RGB) or 4 (RGBA).')
 
 
 def check_range(image: Image.Image, name: str) -> None:
@@ -105,10 +115,21 @@ def to_array(image: Image.Image, channels: int, name: str = 'image') -> np.ndarr
         image = image.convert('RGBA')
         if channels != 4:
             _note('transparency is composited on white', name)
-            white = Image.new('RGBA', image.size, 'white')
-            image = Image.alpha_composite(white, image).convert('RGB')
+            image = Image.fromarray(on_white(np.asarray(image)))
     array = np.array(image.convert(MODES[channels]))
     return array.reshape(*array.shape[:2], channels)
+
+
+def on_white(image: np.ndarray) -> np.ndarray:
+    """What shows of RGBA before a white wall: uint8 (..., 4) to (..., 3), rounded."""
+    alpha = image[..., 3:].astype(np.uint16)
+    return ((image[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
+
+
+def centre_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """The middle (height, width) of an image (h, w, ...), which is at least as large."""
+    top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2
+    return image[top : top + size[0], left : left + size[1]]
 
 
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -155,11 +176,11 @@ def as_size(name: str, size: int | Sequence[int]) -> tuple[int, int]:
     """A size given as int or (height, width) as the latter.
 
     Raises:
-      ValueError: a side is not positive, or there are not two of them.
+      UserError: a side is not positive, or there are not two of them.
     """
     sides = tuple(size) if isinstance(size, Sequence) else (size, size)
     if len(sides) != 2 or not all(isinstance(side, int) and side > 0 for side in sides):
-        raise ValueError(f'{name} is {size}, must be a positive int or (height, width)')
+        raise UserError(f'{name} is {size}; it must be a positive int or (height, width).')
     return sides
 
 
@@ -172,6 +193,7 @@ def open_image(source: PathOrBytes, name: str, max_pixels: int) -> Iterator[Imag
       max_pixels: larger ones are refused.
     """
     name = name or _name(source)
+    token = _reading.set(name)
     try:
         # Opening a named pipe would wait forever.
         if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):
@@ -193,6 +215,8 @@ def open_image(source: PathOrBytes, name: str, max_pixels: int) -> Iterator[Imag
             raise ImageError(name, error.strerror) from error
         message = str(error).partition('\n')[0] or type(error).__name__
         raise ImageError(name, f"can't be decoded ({message})") from error
+    finally:
+        _reading.reset(token)
 
 
 def _not_an_image(start: bytes) -> str:
@@ -200,6 +224,17 @@ def _not_an_image(start: bytes) -> str:
         return 'empty file'
     text = ' '.join(start.decode('ascii', 'backslashreplace').split())
     return f'not an image (starts with "{text}")'
+
+
+def _show_warning(message, *args, **kwargs) -> None:
+    """Of what it reads, Pillow warns without saying what it is."""
+    if name := _reading.get():
+        logging.warning('%s: %s', name, message)
+    else:
+        _show_other(message, *args, **kwargs)
+
+
+_show_other, warnings.showwarning = warnings.showwarning, _show_warning
 
 
 def _note(rule: str, name: str) -> None:

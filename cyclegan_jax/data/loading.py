@@ -2,19 +2,21 @@
 
 import contextlib
 import dataclasses
-import difflib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 from absl import logging
 
 from cyclegan_jax.data import images
-from cyclegan_jax.data.pipeline import DOMAINS, Dataset, Images, Size
-from cyclegan_jax.data.records import HuggingFace, Tfds
-from cyclegan_jax.data.sources import Folder, MissingSplit, Source, Synthetic, find_duplicates
+from cyclegan_jax.data.pipeline import DOMAINS, Dataset
+from cyclegan_jax.data.sources import SOURCES, MissingSplit, open_source
+from cyclegan_jax.data.sources.folder import find_duplicates
+from cyclegan_jax.data.split import Size, Split
+from cyclegan_jax.errors import UserError, check_at_least, check_choice, describe, shortlist
 
-SOURCES = ('synthetic', 'folder', 'tfds', 'huggingface')
 GIB = 2**30
+# What makes a picture useless as a rule: it is pulled out of shape, or all blur.
+MAX_STRETCH, MAX_ENLARGEMENT = 4, 10
 
 
 def load(
@@ -43,11 +45,12 @@ def load(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
+    left_out: Mapping[str, Sequence[int]] | None = None,
 ) -> Dataset:
     """Opens both domains, checks all that can be checked, and decodes what fits into memory.
 
     Args:
-      source: 'synthetic', 'folder', 'tfds' or 'huggingface'.
+      source: one of `sources.SOURCES`; which of the next arguments it reads, its class says.
       path: the folder that holds the splits; for tfds its data_dir.
       name: which synthetic set, TFDS builder, or Hugging Face data set (id or folder).
       name_b: that of domain b, where it is another one.
@@ -62,65 +65,52 @@ def load(
       cache: GiB of memory for decoded and resized images. Where they need more, they are decoded
         anew each time, and only their headers are checked here.
       num_threads: for decoding and prefetching; 0 prefetches nothing.
-      skip_corrupt: leave unusable images out, in place of refusing to start.
+      skip_corrupt: leave unusable images out, in place of refusing to start. One that can't be
+        read later, or when the run goes on, is replaced by the next one.
       seed: of shuffling and augmentation.
       batch_size: images of each domain in a global batch.
       process_index, process_count: which slice of it this process gets.
+      left_out: of a run that goes on, `Dataset.left_out` of its start: the same images are used
+        again, in the same order, whatever can be read by now.
 
     Raises:
-      ValueError: an argument or the data can't be used; it names the argument or the files.
+      UserError: an argument or the data can't be used; it names the argument or the files.
     """
     load_size = images.as_size('data.load_size', load_size)
     crop_size = images.as_size('data.crop_size', crop_size)
     channels = {'a': channels_a, 'b': channels_b}
-    _check_choice('data.source', source, SOURCES)
-    _check_choice('data.resize', resize, images.RESIZE_MODES)
+    fields = {
+        'a': {'name': name, 'column': column_a, 'path': path},
+        'b': {'name': name_b or name, 'column': column_b, 'path': path},
+    }
+    check_choice('data.source', source, tuple(SOURCES))
     for domain in DOMAINS:
         images.check_channels(channels[domain], f'data.channels_{domain}')
-    for argument, value, minimum in (
-        ('seed', seed, 0),
-        ('batch_size', batch_size, 1),
-        ('data.cache', cache, 0),
-        ('data.num_threads', num_threads, 0),
-        ('data.max_images', 1 if max_images is None else max_images, 1),
-    ):
-        if value < minimum:
-            raise ValueError(f'{argument} is {value}, must be at least {minimum}')
-    if batch_size % process_count:
-        raise ValueError(
-            f'batch_size is {batch_size}, must be a multiple of the {process_count} processes'
-        )
-    crops = images.crops(resize)
-    # 'resize_and_crop' gives this size exactly, 'scale_width_and_crop' at least.
-    fits = images.resized_size(resize, crop_size, load_size, crop_size)
-    if fits[0] < crop_size[0] or fits[1] < crop_size[1]:
-        raise ValueError(
-            f'data.load_size is {load_size}, smaller than data.crop_size {crop_size}: raise the '
-            'one or lower the other'
-        )
-    names = {'a': name, 'b': name_b or name}
-    columns = {'a': column_a, 'b': column_b}
+    check_at_least('seed', seed, 0)
+    check_at_least('data.cache', cache, 0)
+    check_at_least('data.num_threads', num_threads, 0)
+    check_at_least('data.max_images', 1 if max_images is None else max_images, 1)
+    _check_batch_size(batch_size, process_count)
+    _check_sizes(resize, load_size, crop_size)
 
-    def resizer(test: bool) -> Callable[[Size], Size]:
-        # Before a crop test images get the crop's size, as in the reference: nothing is cut off.
-        size = crop_size if test and crops else load_size
-        return partial(images.resized_size, resize, load_size=size, crop_size=crop_size)
-
-    def open_split(domain: str, split: str, test: bool) -> Images:
-        match source:
-            case 'synthetic':
-                kind = 'test' if test else 'train'
-                size = resizer(test)(load_size)
-                opened = Synthetic(name, domain, kind, size, channels[domain])
-            case 'folder':
-                opened = Folder(path, split, channels[domain])
-            case 'tfds':
-                opened = Tfds(names[domain], split, path, channels[domain])
-            case 'huggingface':
-                opened = HuggingFace(names[domain], split, columns[domain], channels[domain])
-        indices = list(range(len(opened)))[:max_images]
-        return Images(
-            opened, indices, channels[domain], resizer(test), crop_size if crops else (1, 1)
+    def open_split(domain: str, split: str, test: bool) -> Split:
+        resized_size = _resizer(resize, load_size, crop_size, test)
+        opened = open_source(
+            source,
+            domain=domain,
+            split=split,
+            test=test,
+            channels=channels[domain],
+            size=resized_size(load_size),
+            **fields[domain],
+        )
+        return Split(
+            source=opened,
+            indices=list(range(len(opened)))[:max_images],
+            channels=channels[domain],
+            resized_size=resized_size,
+            min_size=crop_size if images.crops(resize) else (1, 1),
+            replace=skip_corrupt,
         )
 
     train = {'a': open_split('a', split_a, test=False), 'b': open_split('b', split_b, test=False)}
@@ -130,23 +120,21 @@ def load(
             if split:
                 tests[domain] = open_split(domain, split, test=True)
     splits = [*train.values(), *tests.values()]
-    _warn_of_duplicates([images_.source for images_ in splits])
-    skipped = _read_all(splits, resize, cache, num_threads, skip_corrupt)
-    for domain in DOMAINS:
-        if len(train[domain]) < batch_size:
-            raise ValueError(
-                f'batch_size is {batch_size}, but domain {domain} has only {len(train[domain])} '
-                'usable training images: lower batch_size or add images'
-            )
+    _warn_of_duplicates(splits)
+    if left_out is not None:
+        for domain in DOMAINS:
+            train[domain].fix(left_out[domain])
+    asked = {domain: train[domain].indices for domain in DOMAINS}
+    size = _read_all(splits, resize, cache, num_threads, skip_corrupt)
+    _check_lengths(train, batch_size)
     missing = [domain for domain in DOMAINS if not tests.get(domain)]
     for domain in missing:
-        tests[domain] = dataclasses.replace(
-            train[domain], resized_size=resizer(test=True), kept=None
-        )
+        resized_size = _resizer(resize, load_size, crop_size, test=True)
+        tests[domain] = dataclasses.replace(train[domain], resized_size=resized_size, kept=None)
     return Dataset(
         train=train,
         tests=tests,
-        image_size=crop_size if crops else train['a'].size(train['a'].indices[0]),
+        image_size=crop_size if images.crops(resize) else size,
         channels=channels,
         flip=flip,
         seed=seed,
@@ -154,42 +142,73 @@ def load(
         process_index=process_index,
         process_count=process_count,
         num_threads=num_threads,
-        skipped=skipped,
+        skipped=[describe(error) for split in splits for error in split.unusable.values()],
+        left_out=left_out or {d: sorted({*asked[d]} - {*train[d].indices}) for d in DOMAINS},
         test_split_missing=bool(missing),
-        paired=source == 'synthetic' and not missing,
     )
 
 
+def _check_batch_size(batch_size: int, process_count: int) -> None:
+    check_at_least('batch_size', batch_size, 1)
+    if batch_size % process_count:
+        raise UserError(
+            f'batch_size is {batch_size}; it must be a multiple of the {process_count} processes.'
+        )
+
+
+def _check_sizes(resize: str, load_size: Size, crop_size: Size) -> None:
+    check_choice('data.resize', resize, images.RESIZE_MODES)
+    # 'resize_and_crop' gives this size exactly, 'scale_width_and_crop' at least.
+    fits = images.resized_size(resize, crop_size, load_size, crop_size)
+    if fits[0] < crop_size[0] or fits[1] < crop_size[1]:
+        raise UserError(
+            f'data.load_size is {load_size}, smaller than data.crop_size {crop_size}; raise the '
+            'one or lower the other.'
+        )
+
+
+def _check_lengths(train: Mapping[str, Split], batch_size: int) -> None:
+    for domain, split in train.items():
+        if len(split) < batch_size:
+            raise UserError(
+                f'batch_size is {batch_size}, but domain {domain} has only {len(split)} usable '
+                'training images; lower batch_size or add images.'
+            )
+
+
+def _resizer(resize: str, load_size: Size, crop_size: Size, test: bool) -> Callable[[Size], Size]:
+    # Before a crop test images get the crop's size, as in the reference: nothing is cut off.
+    size = crop_size if test and images.crops(resize) else load_size
+    return partial(images.resized_size, resize, load_size=size, crop_size=crop_size)
+
+
+def _warn_of_duplicates(splits: Sequence[Split]) -> None:
+    pairs = find_duplicates([split.source for split in splits])
+    if pairs:
+        named = shortlist((f'{first} and {second}' for first, second in pairs), 5, '; ')
+        logging.warning(
+            '%d file(s) of one split are equal to one of another: %s', len(pairs), named
+        )
+
+
 def _read_all(
-    splits: list[Images], resize: str, cache: float, num_threads: int, skip_corrupt: bool
-) -> list[str]:
+    splits: Sequence[Split], resize: str, cache: float, num_threads: int, skip_corrupt: bool
+) -> Size | None:
     """Reads all headers, then decodes and keeps all images, if `cache` GiB of memory hold them.
 
     Returns:
-      'name: reason' of the unusable images, which are dropped from `splits`.
+      The size of one image; without a crop it is that of all. None if none is usable.
 
     Raises:
-      ValueError: there are some and skip_corrupt is off, or the sizes can't make a batch.
+      UserError: there are unusable images and skip_corrupt is off, or their sizes can't make a
+        batch.
     """
     total = sum(map(len, splits))
-    errors, num_bytes, first = [], 0, None
-    for split in splits:
-        sizes, bad = split.sift(split.size, num_threads, 'reading headers')
-        errors += bad
-        num_bytes += sum(height * width for height, width in sizes) * split.channels
-        for index, size in zip(split.indices, sizes, strict=True):
-            first = first or (split, index, size)
-            if not images.crops(resize) and size != first[2]:
-                raise ValueError(
-                    f'data.resize={resize!r} needs images of one size, but '
-                    f'{first[0].source.name(first[1])} becomes {first[2]} and '
-                    f'{split.source.name(index)} becomes {size} (height, width): set '
-                    "data.resize='resize_and_crop'"
-                )
+    num_bytes, size = _read_headers(splits, resize, num_threads)
     keep = num_bytes <= cache * GIB
     if keep or skip_corrupt:
         for split in splits:
-            errors += split.decode_all(keep, num_threads)
+            split.decode_all(keep, num_threads)
     if keep:
         logging.info('%d decoded images kept in %.2f GiB of memory', total, num_bytes / GIB)
     else:
@@ -198,27 +217,43 @@ def _read_all(
             num_bytes / GIB,
             cache,
         )
-    lines = [str(error) for error in errors]
-    if lines and not skip_corrupt:
-        more = f'; and {len(lines) - 5} more' if len(lines) > 5 else ''
-        raise ValueError(
-            f"{len(lines)} of {total} images can't be used: {'; '.join(lines[:5])}{more} (remove "
-            'them, or set data.skip_corrupt=True)'
+    errors = [error for split in splits for error in split.unusable.values()]
+    if errors and not skip_corrupt:
+        raise UserError(
+            f"{len(errors)} of {total} images can't be used: {shortlist(errors, 5, '; ')} (mend or "
+            'remove them, or set --config.data.skip_corrupt=True)'
         )
-    return lines
+    return size
 
 
-def _warn_of_duplicates(sources: list[Source]) -> None:
-    pairs = find_duplicates([source for source in sources if isinstance(source, Folder)])
-    if pairs:
-        named = '; '.join(f'{first} and {second}' for first, second in pairs[:5])
+def _read_headers(
+    splits: Sequence[Split], resize: str, num_threads: int
+) -> tuple[int, Size | None]:
+    """The bytes that all images take once decoded, and the size of one of them."""
+    num_bytes, first, distorted = 0, None, []
+    for split in splits:
+        measured = split.sift(split.measure, num_threads, 'reading headers')
+        for index, sizes in zip(split.indices, measured, strict=True):
+            if sizes is None:
+                continue
+            stored, (height, width) = sizes
+            num_bytes += height * width * split.channels
+            first = first or (split.source.name(index), (height, width))
+            if not images.crops(resize) and (height, width) != first[1]:
+                raise UserError(
+                    f'data.resize={resize!r} needs images of one size, but {first[0]} becomes '
+                    f'{first[1]} and {split.source.name(index)} becomes {(height, width)} (height, '
+                    "width); set data.resize='resize_and_crop'."
+                )
+            growth = height / stored[0], width / stored[1]
+            if max(growth) > min(MAX_STRETCH * min(growth), MAX_ENLARGEMENT):
+                distorted.append(f'{split.source.name(index)} ({stored[0]} x {stored[1]})')
+    if distorted:
         logging.warning(
-            '%d file(s) of one split are equal to one of another: %s', len(pairs), named
+            '%d image(s) are pulled out of shape or enlarged more than %d times; are they meant to '
+            'be here? %s',
+            len(distorted),
+            MAX_ENLARGEMENT,
+            shortlist(distorted, 5),
         )
-
-
-def _check_choice(argument: str, value: str, choices: tuple[str, ...]) -> None:
-    if value not in choices:
-        close = difflib.get_close_matches(value, choices, n=1)
-        hint = f', did you mean {close[0]!r}?' if close else ''
-        raise ValueError(f'{argument} is {value!r}, must be one of {", ".join(choices)}{hint}')
+    return num_bytes, first and first[1]

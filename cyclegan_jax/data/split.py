@@ -1,0 +1,139 @@
+"""One split of one domain as the networks see it: usable images, of the right size."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from absl import logging
+from tqdm import tqdm
+
+from cyclegan_jax.data import images
+from cyclegan_jax.data.images import ImageError
+from cyclegan_jax.data.sources import Source
+
+NEIGHBOURS = 10  # images tried in place of one; if none can be read, it is not the image's fault
+Size = tuple[int, int]
+
+
+@dataclasses.dataclass(kw_only=True)
+class Split:
+    """The usable images of a source, resized.
+
+    Attributes:
+      indices: their numbers in the source.
+      channels: of each.
+      resized_size: the (height, width) here of an image, given its own.
+      min_size: smaller ones are unusable, since the crop would not fit.
+      replace: an image that can't be read (any more) gives way to the next one that can.
+      fixed: the indices are those of a run that goes on: what is found unusable stays among them,
+        so that the order of the others stays what it was.
+      kept: the images, where memory holds them; None in place of an unusable one.
+      unusable: what was found wrong with images of the source, by index.
+    """
+
+    source: Source
+    indices: list[int]
+    channels: int
+    resized_size: Callable[[Size], Size]
+    min_size: Size
+    replace: bool
+    fixed: bool = False
+    kept: list[np.ndarray | None] | None = None
+    unusable: dict[int, ImageError] = dataclasses.field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> np.ndarray:
+        """uint8 (height, width, channels).
+
+        Raises:
+          ImageError: it can't be read; with `replace`, nor can any of the next ones.
+        """
+        try:
+            return self._get(position)
+        except ImageError as error:
+            if not self.replace:
+                raise
+            first = error
+        self._warn(position, first)
+        for neighbour in range(position + 1, position + min(NEIGHBOURS, len(self))):
+            with contextlib.suppress(ImageError):
+                return self._get(neighbour % len(self))
+        raise first
+
+    def _warn(self, position: int, error: ImageError) -> None:
+        if (index := self.indices[position]) not in self.unusable:
+            self.unusable[index] = error
+            logging.warning('%s (the next image takes its place; said once)', error)
+
+    def _get(self, position: int) -> np.ndarray:
+        index = self.indices[position]
+        image = self.kept[position] if self.kept else self.read(index)
+        if image is None:
+            raise self.unusable[index].with_traceback(None)  # which grows each time it is raised
+        return image
+
+    def fix(self, left_out: Sequence[int]) -> None:
+        """Uses again what a run was started with: all images but for those of these numbers."""
+        self.indices = sorted({*self.indices}.difference(left_out))
+        self.fixed = True
+
+    def read(self, index: int) -> np.ndarray:
+        """Decodes and resizes image `index` of the source."""
+        image = self.source[index]
+        return images.resize(image, self._resized_size(index, image.shape[:2]))
+
+    def measure(self, index: int) -> tuple[Size, Size]:
+        """The sizes of an image as it is stored and as `read` would return it, from its header."""
+        stored = self.source.size(index)
+        return stored, self._resized_size(index, stored)
+
+    def _resized_size(self, index: int, stored: Size) -> Size:
+        size = self.resized_size(stored)
+        if size[0] * size[1] > images.MAX_PIXELS:
+            raise ImageError(self.source.name(index), 'would be resized to {} x {}'.format(*size))
+        if size[0] < self.min_size[0] or size[1] < self.min_size[1]:
+            raise ImageError(
+                self.source.name(index),
+                '{} x {} is smaller than data.crop_size {} x {}'.format(*size, *self.min_size),
+            )
+        return size
+
+    def decode_all(self, keep: bool, num_threads: int) -> None:
+        """Decodes every image, so that the unusable are known, and keeps them if asked to."""
+
+        def decode(index):
+            image = self.read(index)
+            return image if keep else ()
+
+        decoded = self.sift(decode, num_threads, 'decoding images')
+        self.kept = decoded if keep else None
+
+    def sift(self, function: Callable, num_threads: int, what: str) -> list:
+        """Applies `function` to every index in threads; images for which it raises are unusable.
+
+        Returns:
+          The results, in the order of the indices that stay; None for an unusable image that does.
+        """
+
+        def attempt(index):
+            try:
+                return function(index)
+            except ImageError as error:
+                return error
+
+        with ThreadPoolExecutor(max(num_threads, 1)) as pool:
+            outcomes = pool.map(attempt, self.indices)
+            # disable=None: only on a terminal.
+            bar = tqdm(
+                outcomes, what, len(self), leave=False, disable=None, delay=2, unit=' images'
+            )
+            results = dict(zip(self.indices, bar, strict=True))
+        errors = {i: result for i, result in results.items() if isinstance(result, ImageError)}
+        self.unusable |= errors
+        if not self.fixed:
+            self.indices = [i for i in self.indices if i not in errors]
+        return [None if i in errors else results[i] for i in self.indices]
