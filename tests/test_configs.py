@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import inspect
 import pkgutil
 import subprocess
 import sys
@@ -11,10 +12,10 @@ import pytest
 from ml_collections import ConfigDict
 
 import configs
-from cyclegan_jax import checks, train_state
+from cyclegan_jax import checks, losses
 from cyclegan_jax.data.loading import load
 from cyclegan_jax.networks import KINDS, fields_of
-from cyclegan_jax.train_step import make_train_step
+from cyclegan_jax.train_state import learning_rate_schedule
 
 ROOT = Path(__file__).parents[1]
 NAMES = sorted(module.name for module in pkgutil.iter_modules(configs.__path__))
@@ -77,31 +78,92 @@ def test_nft_takes_its_collections_by_argument():
 
 
 def test_every_field_is_read_somewhere():
-    """Sub-dicts are keyword arguments; other fields are attributes of `config` in some module."""
-    config = get('default').to_dict()
-    keywords = {
-        'data': load,
-        'loss': make_train_step,
-        'schedule': train_state.learning_rate_schedule,
-    }
-    for name, function in keywords.items():
-        taken = set(function.__code__.co_varnames[: _arguments(function)])
-        assert set(config.pop(name)) <= taken, f'{function.__name__} does not take them all'
-    for role, kinds in KINDS.items():
-        assert config.pop(role) == {'kind': next(iter(kinds))} | fields_of(role)
-    read = set()
-    for path in (ROOT / 'cyclegan_jax').glob('*.py'):
-        for node in ast.walk(ast.parse(path.read_text())):
+    """`config.x` and `config.x.y` in the rooms that read a config; whole groups as `**config.x`."""
+    read, handed_on = set(), set()
+    for name in ('train', 'run', 'program', 'checks'):
+        for node in ast.walk(ast.parse((ROOT / f'cyclegan_jax/{name}.py').read_text())):
             if isinstance(node, ast.Attribute):
-                read.add(node.attr)
-            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-                read.add(node.value)
-    assert set(config.pop('optimizer')) <= read
-    assert set(config) <= read
+                base, _, field = ast.unparse(node).partition('.')
+                if base == 'config':
+                    read.add(field)
+            elif isinstance(node, ast.keyword) and node.arg is None:
+                handed_on.add(ast.unparse(node.value).removeprefix('config.'))
+    groups = {'data': arguments(load), 'schedule': arguments(learning_rate_schedule)}
+    assert set(groups) <= handed_on
+    # What these are made from says by itself what it reads.
+    groups['loss'] = {'gan'} | {f'{term}_weight' for term in losses.TERMS}
+    for role, kinds in KINDS.items():
+        assert get('default')[role].to_dict() == {'kind': next(iter(kinds))} | fields_of(role)
+        groups[role] = {'kind'} | set(fields_of(role))
+    read |= {f'{group}.{field}' for group, fields in groups.items() for field in fields}
+    assert flattened(get('default')) - set(groups) - read == set()
 
 
-def _arguments(function) -> int:
-    return function.__code__.co_argcount + function.__code__.co_kwonlyargcount
+def arguments(function) -> set[str]:
+    return set(inspect.signature(function).parameters)
+
+
+def test_each_field_says_whether_it_may_change():
+    """A new field must be put into one of the two: what a resumed run must keep, and the rest."""
+    kept = {
+        'seed',
+        'batch_size',
+        'pool_size',
+        'data.load_size',
+        'data.crop_size',
+        'data.resize',
+        'data.flip',
+        'data.channels_a',
+        'data.channels_b',
+        'generator.kind',
+        'generator.width',
+        'generator.num_blocks',
+        'generator.num_downs',
+        'generator.upsample',
+        'generator.dropout',
+        'discriminator.kind',
+        'discriminator.width',
+        'discriminator.num_layers',
+        'loss.gan',
+        'loss.adversarial_weight',
+        'loss.cycle_weight',
+        'loss.identity_weight',
+        'optimizer.b1',
+        'optimizer.b2',
+    }
+    config = get('default')
+    groups = {'data', 'generator', 'discriminator', 'loss', 'optimizer', 'schedule'}
+    assert flattened(config) - groups - kept == set(config.may_change)
+
+
+def test_sizes_may_be_height_and_width_in_a_file_and_on_the_command_line(tmp_path):
+    config = get('default')
+    config.data.crop_size = (64, 128)
+    assert config.data.crop_size == (64, 128)
+    code = (
+        'import sys, main; from absl import app\n'
+        'main.parse_flags(sys.argv); print(main._CONFIG.value.data.crop_size)'
+    )
+    command = [sys.executable, '-c', code, '--config=configs/default.py', '--workdir=x']
+    for text in ('(64, 128)', '64'):
+        done = subprocess.run(
+            [*command, f'--config.data.crop_size={text}'], cwd=ROOT, capture_output=True, text=True
+        )
+        assert done.stdout.strip() == text, done.stderr
+
+
+def test_a_slip_in_a_file_is_told_as_one_on_the_command_line(tmp_path):
+    path = tmp_path / 'mine.py'
+    path.write_text(
+        'from configs import default\n'
+        'def get_config():\n'
+        '    config = default.get_config()\n'
+        '    config.pool_sise = 0\n'
+        '    return config\n'
+    )
+    result = main(f'--config={path}', f'--workdir={tmp_path}/run')
+    assert result.returncode == 1 and result.stderr.count('\n') == 1
+    assert 'Did you mean "pool_size" instead of "pool_sise"' in result.stderr
 
 
 @pytest.mark.parametrize(
