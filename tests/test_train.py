@@ -158,6 +158,27 @@ def test_a_picture_that_goes_bad_costs_no_step(tmp_path, monkeypatch, capsys):
     assert 'Resuming after step 5' in capsys.readouterr().out
 
 
+def test_a_run_goes_on_without_a_picture_that_is_gone_bad(tmp_path, capsys):
+    folders = tmp_path / 'trainA', tmp_path / 'trainB'
+    for folder in folders:
+        folder.mkdir()
+        for i in range(16):
+            Image.new('RGB', (16, 16), (10 * i, 80, 120)).save(folder / f'{i}.png')
+    fields = {'data.source': 'folder', 'data.path': str(tmp_path), 'evaluate_every': 0}
+    workdir = tmp_path / 'run'
+    assert train.main(tiny(**fields, max_steps=3), workdir) == 0
+    (folders[0] / '3.png').write_bytes(b'<html>')
+    capsys.readouterr()
+    assert train.main(tiny(**fields), workdir) == 2
+    message = capsys.readouterr().err
+    assert 'trainA/3.png: not an image' in message
+    assert '--config.data.skip_corrupt=True' in message
+    assert train.main(tiny(**fields, **{'data.skip_corrupt': True}), workdir) == 0
+    message = capsys.readouterr()
+    assert 'Resuming after step 3' in message.out and 'trainA/3.png' in message.out
+    assert Checkpoints(workdir / 'checkpoints').latest() == 8
+
+
 def test_a_rate_or_a_type_may_change_as_the_advice_says(tmp_path, capsys):
     assert train.main(tiny(max_steps=2), tmp_path) == 0
     fields = {'optimizer.learning_rate': 1e-5, 'dtype': 'bfloat16', 'max_steps': 3}
