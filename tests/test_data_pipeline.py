@@ -359,6 +359,14 @@ def test_if_many_pictures_in_a_row_are_bad_it_is_an_error_in_spite_of_skip_corru
         next(dataset.batches())
 
 
+@pytest.mark.parametrize('left_out', [None, {'a': [], 'b': []}])
+def test_without_a_single_usable_picture_skip_corrupt_says_what_is_wrong(root, left_out):
+    for path in root.rglob('*.png'):
+        path.write_bytes(b'')
+    with pytest.raises(UserError, match=r'20 of 20 .*0\.png: empty file'):
+        load(root, resize='none', skip_corrupt=True, left_out=left_out)
+
+
 def test_pictures_pulled_out_of_shape_are_named(root, caplog):
     write(root / 'trainA' / 'dot.png', 0, (1, 1))
     write(root / 'testB' / 'line.png', 0, (1, 400))
