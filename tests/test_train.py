@@ -158,6 +158,24 @@ def test_a_picture_that_goes_bad_costs_no_step(tmp_path, monkeypatch, capsys):
     assert 'Resuming after step 5' in capsys.readouterr().out
 
 
+def test_a_rate_or_a_type_may_change_as_the_advice_says(tmp_path, capsys):
+    assert train.main(tiny(max_steps=2), tmp_path) == 0
+    fields = {'optimizer.learning_rate': 1e-5, 'dtype': 'bfloat16', 'max_steps': 3}
+    assert train.main(tiny(**fields), tmp_path) == 0
+    assert 'Resuming after step 2' in capsys.readouterr().out
+
+
+def test_a_finished_run_says_so_and_goes_on_when_epochs_are_added(tmp_path, capsys):
+    config = tiny(**{'schedule.num_epochs': 2, 'schedule.decay_start_epoch': 2})
+    assert train.main(config, tmp_path) == 0
+    capsys.readouterr()
+    assert train.main(config, tmp_path) == 0
+    assert 'This run is complete: it has 4 of 4 steps' in capsys.readouterr().out
+    config.schedule.num_epochs = 3
+    assert train.main(config, tmp_path) == 0
+    assert Checkpoints(tmp_path / 'checkpoints').latest() == 6
+
+
 def test_a_run_goes_on_without_a_picture_that_is_gone_bad(tmp_path, capsys):
     folders = tmp_path / 'trainA', tmp_path / 'trainB'
     for folder in folders:
@@ -177,24 +195,6 @@ def test_a_run_goes_on_without_a_picture_that_is_gone_bad(tmp_path, capsys):
     message = capsys.readouterr()
     assert 'Resuming after step 3' in message.out and 'trainA/3.png' in message.out
     assert Checkpoints(workdir / 'checkpoints').latest() == 8
-
-
-def test_a_rate_or_a_type_may_change_as_the_advice_says(tmp_path, capsys):
-    assert train.main(tiny(max_steps=2), tmp_path) == 0
-    fields = {'optimizer.learning_rate': 1e-5, 'dtype': 'bfloat16', 'max_steps': 3}
-    assert train.main(tiny(**fields), tmp_path) == 0
-    assert 'Resuming after step 2' in capsys.readouterr().out
-
-
-def test_a_finished_run_says_so_and_goes_on_when_epochs_are_added(tmp_path, capsys):
-    config = tiny(**{'schedule.num_epochs': 2, 'schedule.decay_start_epoch': 2})
-    assert train.main(config, tmp_path) == 0
-    capsys.readouterr()
-    assert train.main(config, tmp_path) == 0
-    assert 'This run is complete: it has 4 of 4 steps' in capsys.readouterr().out
-    config.schedule.num_epochs = 3
-    assert train.main(config, tmp_path) == 0
-    assert Checkpoints(tmp_path / 'checkpoints').latest() == 6
 
 
 def test_the_same_run_whatever_is_logged_sampled_or_saved(finished, tmp_path, saved):
