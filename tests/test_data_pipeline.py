@@ -320,6 +320,14 @@ def test_a_run_goes_on_in_its_order_without_a_picture_that_went_bad(root, caplog
         load(root, left_out=saved['left_out'])
 
 
+@pytest.mark.parametrize('resize', ['crop', 'none'])
+def test_a_picture_that_changes_its_size_while_training_is_bad(root, resize):
+    dataset = load(root, cache=0, max_images=1, resize=resize)
+    write(root / 'trainB' / '0.png', 0, (16, 7))
+    with pytest.raises(data.ImageError, match=r'trainB/0\.png: 16 x (7|8)'):
+        next(dataset.batches())
+
+
 def test_what_a_run_was_started_without_stays_out(root):
     whole = (root / 'trainA' / '2.png').read_bytes()
     (root / 'trainA' / '2.png').write_bytes(bytes(len(whole)))

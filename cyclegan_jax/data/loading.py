@@ -203,6 +203,8 @@ def _read_all(
     """
     total = sum(map(len, splits))
     num_bytes, size = _read_headers(splits, resize, num_threads)
+    for split in splits:
+        split.only_size = None if images.crops(resize) else size
     keep = num_bytes <= cache * GIB
     if keep or skip_corrupt:
         for split in splits:
