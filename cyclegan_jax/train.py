@@ -155,6 +155,7 @@ def _unreadable(run: Run, step: int, state: TrainState, window: list, error: Ima
     _save(run, step, state, None)
     run.checkpoints.wait()
     return UserError(
-        f'{error}. Step {step} is saved; bring the image back, or set '
-        '--config.data.skip_corrupt=True, and the same command goes on from there.'
+        f'{error}. Step {step} is saved. The same command goes on once the image is back; without '
+        'it, with --config.data.skip_corrupt=True if it is damaged, or '
+        '--config.allow_data_change=True if it is gone.'
     )

@@ -320,6 +320,14 @@ def test_a_run_goes_on_in_its_order_without_a_picture_that_went_bad(root, caplog
         load(root, left_out=saved['left_out'])
 
 
+@pytest.mark.parametrize('resize', ['crop', 'none'])
+def test_a_picture_that_changes_its_size_while_training_is_bad(root, resize):
+    dataset = load(root, cache=0, max_images=1, resize=resize)
+    write(root / 'trainB' / '0.png', 0, (16, 7))
+    with pytest.raises(data.ImageError, match=r'trainB/0\.png: 16 x (7|8)'):
+        next(dataset.batches())
+
+
 def test_what_a_run_was_started_without_stays_out(root):
     whole = (root / 'trainA' / '2.png').read_bytes()
     (root / 'trainA' / '2.png').write_bytes(bytes(len(whole)))
@@ -357,6 +365,14 @@ def test_if_many_pictures_in_a_row_are_bad_it_is_an_error_in_spite_of_skip_corru
         path.unlink()
     with pytest.raises(data.ImageError, match=r'trainA/\d\.png: No such file'):
         next(dataset.batches())
+
+
+@pytest.mark.parametrize('left_out', [None, {'a': [], 'b': []}])
+def test_without_a_single_usable_picture_skip_corrupt_says_what_is_wrong(root, left_out):
+    for path in root.rglob('*.png'):
+        path.write_bytes(b'')
+    with pytest.raises(UserError, match=r'20 of 20 .*0\.png: empty file'):
+        load(root, resize='none', skip_corrupt=True, left_out=left_out)
 
 
 def test_pictures_pulled_out_of_shape_are_named(root, caplog):

@@ -190,6 +190,7 @@ def test_tfds_reads_a_prepared_builder(tfds_dir):
     assert values(Tfds('cycle_gan/tiny', 'trainB[1:]', tfds_dir, 1)) == [101, 102]
     both = Tfds('cycle_gan/tiny', 'trainA[:2]+trainB[:1]', tfds_dir, 1)
     assert values(both) == [0, 1, 100]
+    assert len(Tfds('cycle_gan/tiny', 'trainA+trainB', tfds_dir, 1)) == 8
     assert both.fingerprint() != Tfds('cycle_gan/tiny', 'trainA[:3]', tfds_dir, 1).fingerprint()
     other = Tfds('cycle_gan/tiny', 'trainB', tfds_dir, 3)
     assert source.fingerprint() == Tfds('cycle_gan/tiny', 'trainA', tfds_dir, 3).fingerprint()

@@ -214,6 +214,27 @@ def test_a_finished_run_says_so_and_goes_on_when_epochs_are_added(tmp_path, caps
     assert Checkpoints(tmp_path / 'checkpoints').latest() == 6
 
 
+def test_a_run_goes_on_without_a_picture_that_is_gone_bad(tmp_path, capsys):
+    folders = tmp_path / 'trainA', tmp_path / 'trainB'
+    for folder in folders:
+        folder.mkdir()
+        for i in range(16):
+            Image.new('RGB', (16, 16), (10 * i, 80, 120)).save(folder / f'{i}.png')
+    fields = {'data.source': 'folder', 'data.path': str(tmp_path), 'evaluate_every': 0}
+    workdir = tmp_path / 'run'
+    assert train.main(tiny(**fields, max_steps=3), workdir) == 0
+    (folders[0] / '3.png').write_bytes(b'<html>')
+    capsys.readouterr()
+    assert train.main(tiny(**fields), workdir) == 2
+    message = capsys.readouterr().err
+    assert 'trainA/3.png: not an image' in message
+    assert '--config.data.skip_corrupt=True' in message
+    assert train.main(tiny(**fields, **{'data.skip_corrupt': True}), workdir) == 0
+    message = capsys.readouterr()
+    assert 'Resuming after step 3' in message.out and 'trainA/3.png' in message.out
+    assert Checkpoints(workdir / 'checkpoints').latest() == 8
+
+
 def test_the_same_run_whatever_is_logged_sampled_or_saved(finished, tmp_path, saved):
     assert train.main(tiny(), tmp_path / 'one') == 0
     reference = saved[8]

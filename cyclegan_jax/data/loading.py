@@ -79,36 +79,34 @@ def load(
     load_size = images.as_size('data.load_size', load_size)
     crop_size = images.as_size('data.crop_size', crop_size)
     channels = {'a': channels_a, 'b': channels_b}
-    fields = {
-        'a': {'name': name, 'column': column_a, 'path': path},
-        'b': {'name': name_b or name, 'column': column_b, 'path': path},
-    }
     check_choice('data.source', source, tuple(SOURCES))
+    _check_sizes(resize, load_size, crop_size)
+    _check_numbers(
+        {'seed': (seed, 0), 'batch_size': (batch_size, 1), 'data.cache': (cache, 0)}
+        | {'data.num_threads': (num_threads, 0), 'data.max_images': (max_images, 1)}
+    )
     for domain in DOMAINS:
         images.check_channels(channels[domain], f'data.channels_{domain}')
-    check_at_least('seed', seed, 0)
-    check_at_least('data.cache', cache, 0)
-    check_at_least('data.num_threads', num_threads, 0)
-    check_at_least('data.max_images', 1 if max_images is None else max_images, 1)
-    _check_batch_size(batch_size, process_count)
-    _check_sizes(resize, load_size, crop_size)
+    if batch_size % process_count:
+        raise UserError(
+            f'batch_size is {batch_size}; it must be a multiple of the {process_count} processes.'
+        )
+
+    own = {
+        'a': {'name': name, 'column': column_a},
+        'b': {'name': name_b or name, 'column': column_b},
+    }
+    resized_size = {test: _resizer(resize, load_size, crop_size, test) for test in (False, True)}
 
     def open_split(domain: str, split: str, test: bool) -> Split:
-        resized_size = _resizer(resize, load_size, crop_size, test)
-        opened = open_source(
-            source,
-            domain=domain,
-            split=split,
-            test=test,
-            channels=channels[domain],
-            size=resized_size(load_size),
-            **fields[domain],
-        )
+        fields = own[domain] | {'path': path, 'split': split, 'channels': channels[domain]}
+        size = resized_size[test](load_size)
+        opened = open_source(source, **fields, domain=domain, test=test, size=size)
         return Split(
             source=opened,
             indices=list(range(len(opened)))[:max_images],
             channels=channels[domain],
-            resized_size=resized_size,
+            resized_size=resized_size[test],
             min_size=crop_size if images.crops(resize) else (1, 1),
             replace=skip_corrupt,
         )
@@ -129,8 +127,9 @@ def load(
     _check_lengths(train, batch_size)
     missing = [domain for domain in DOMAINS if not tests.get(domain)]
     for domain in missing:
-        resized_size = _resizer(resize, load_size, crop_size, test=True)
-        tests[domain] = dataclasses.replace(train[domain], resized_size=resized_size, kept=None)
+        tests[domain] = dataclasses.replace(
+            train[domain], resized_size=resized_size[True], kept=None
+        )
     return Dataset(
         train=train,
         tests=tests,
@@ -148,12 +147,11 @@ def load(
     )
 
 
-def _check_batch_size(batch_size: int, process_count: int) -> None:
-    check_at_least('batch_size', batch_size, 1)
-    if batch_size % process_count:
-        raise UserError(
-            f'batch_size is {batch_size}; it must be a multiple of the {process_count} processes.'
-        )
+def _check_numbers(numbers: Mapping[str, tuple[float | None, float]]) -> None:
+    """Checks values against the least of each; None is no limit."""
+    for argument, (value, least) in numbers.items():
+        if value is not None:
+            check_at_least(argument, value, least)
 
 
 def _check_sizes(resize: str, load_size: Size, crop_size: Size) -> None:
@@ -205,6 +203,8 @@ def _read_all(
     """
     total = sum(map(len, splits))
     num_bytes, size = _read_headers(splits, resize, num_threads)
+    for split in splits:
+        split.only_size = None if images.crops(resize) else size
     keep = num_bytes <= cache * GIB
     if keep or skip_corrupt:
         for split in splits:
@@ -218,7 +218,7 @@ def _read_all(
             cache,
         )
     errors = [error for split in splits for error in split.unusable.values()]
-    if errors and not skip_corrupt:
+    if errors and not (skip_corrupt and size):
         raise UserError(
             f"{len(errors)} of {total} images can't be used: {shortlist(errors, 5, '; ')} (mend or "
             'remove them, or set --config.data.skip_corrupt=True)'

@@ -26,6 +26,7 @@ class Split:
       channels: of each.
       resized_size: the (height, width) here of an image, given its own.
       min_size: smaller ones are unusable, since the crop would not fit.
+      only_size: others are unusable, since nothing is cropped; None if it is.
       replace: an image that can't be read (any more) gives way to the next one that can.
       fixed: the indices are those of a run that goes on: what is found unusable stays among them,
         so that the order of the others stays what it was.
@@ -39,6 +40,7 @@ class Split:
     resized_size: Callable[[Size], Size]
     min_size: Size
     replace: bool
+    only_size: Size | None = None
     fixed: bool = False
     kept: list[np.ndarray | None] | None = None
     unusable: dict[int, ImageError] = dataclasses.field(default_factory=dict)
@@ -99,6 +101,10 @@ class Split:
             raise ImageError(
                 self.source.name(index),
                 '{} x {} is smaller than data.crop_size {} x {}'.format(*size, *self.min_size),
+            )
+        if self.only_size and size != self.only_size:
+            raise ImageError(
+                self.source.name(index), '{} x {}, not {} x {}'.format(*size, *self.only_size)
             )
         return size
 
