@@ -13,6 +13,7 @@ os.environ['XLA_FLAGS'] = (
 # subprocess has compiled serves the others.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
 os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='cyclegan_jax_test_cache_')
+os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'  # shapes that differ in length are a slip
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 

@@ -9,6 +9,7 @@ import os
 import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
@@ -252,7 +253,7 @@ def load_features(path: str | os.PathLike, sha256: str | None) -> dict[str, np.n
       UserError: the file is something else, damaged, or was made with other weights.
     """
     try:
-        with np.load(path, allow_pickle=False) as file:
+        with Path(path).open('rb') as raw, np.load(raw, allow_pickle=False) as file:
             features = dict(file)
         made_with = str(features.pop(_SHA256))
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:

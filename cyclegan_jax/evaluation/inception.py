@@ -46,7 +46,7 @@ def features(params: Params, images: Array) -> Array:
 
     def unit(name, x, features, kernel=1, stride=1, padding='SAME'):
         weights, bias = params[name]
-        return jax.nn.relu(_convolve(x, weights, stride, padding) + bias)
+        return jax.nn.relu(_convolve(x, weights, stride, padding) + bias.reshape(1, 1, 1, -1))
 
     return _network(unit, images)
 

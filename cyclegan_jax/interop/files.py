@@ -2,6 +2,7 @@
 
 import pickle
 import tarfile
+import warnings
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -86,7 +87,9 @@ def _read_torch(path: Path, is_zip: bool) -> Tensors:
                     f'{path} is a TorchScript program, not weights; in PyTorch, load it and '
                     'torch.save its state_dict().'
                 )
-        contents = torch.load(path, map_location='cpu', weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter('ignore')  # of pickle protocols, with advice for torch's authors
+            contents = torch.load(path, map_location='cpu', weights_only=True)
     except UserError:
         raise
     except pickle.UnpicklingError as error:

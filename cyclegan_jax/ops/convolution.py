@@ -129,5 +129,5 @@ class Conv(nn.Module):
             y = conv(x, kernel, self.stride, (padding, padding))
         if self.bias:
             bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
-            y = y + bias.astype(self.dtype)
+            y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
         return y
