@@ -76,11 +76,8 @@ def read(path: Path) -> Image.Image:
         # A photo of a telephone (MPO) is one picture, with previews.
         if getattr(file, 'is_animated', False) and file.format != 'MPO':
             logging.warning('%s: of several frames or pages the first is translated', path)
-        if any(';16' in str(tile.args) for tile in file.tile) and file.mode in (
-            'RGB',
-            'RGBA',
-            'LA',
-        ):
+        deep = any(';16' in str(tile.args) for tile in file.tile)
+        if deep and not file.mode.startswith('I'):
             logging.warning('%s: 16 bits are kept of grey; colours are translated as 8', path)
         image = ImageOps.exif_transpose(file)
     image.filename = str(path)  # as of a picture that Pillow has opened: it is how errors call it
