@@ -49,7 +49,10 @@ _FORMATS = {
     '.ppm': _Format('PPM', options={}),
     '.bmp': _Format('BMP', options={}),
     '.gif': _Format('GIF', largest=65535, options={'comment': _MARK}),
+    '.avif': _Format('AVIF', alpha=True, largest=65536, options={'quality': 90, 'exif': _EXIF}),
+    '.jp2': _Format('JPEG2000', alpha=True, deep=True, options={'comment': _MARK}),
 }
+_FORMATS = {suffix: kind for suffix, kind in _FORMATS.items() if kind.name in images.FORMATS}
 SUFFIXES = tuple(_FORMATS)
 
 
@@ -182,7 +185,7 @@ def is_ours(path: Path) -> bool:
             return (
                 image.format in ('BMP', 'PPM')
                 or image.getexif().get(_SOFTWARE) == _MARK
-                or image.info.get('comment') == _MARK.encode()
+                or image.info.get('comment') in (_MARK, _MARK.encode())
             )
     except Exception:  # on broken files Pillow raises nearly anything
         return False
