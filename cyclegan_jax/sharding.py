@@ -22,6 +22,9 @@ Array = jax.Array
 _T = TypeVar('_T')
 
 _PROGRAMS = 8  # compiled for as many shapes; each may hold megabytes
+# Convolutions on a CPU take memory that the compiler's analysis leaves out. Measured with the
+# default generator, from 512x512 to 1500x2000: 2.1 to 2.6 times what it says.
+_CPU_MEMORY = 2.5
 
 
 def initialize_multihost() -> None:
@@ -192,6 +195,7 @@ class Batched:
         """Raises MemoryError where a CPU would end the process: only other devices raise errors."""
         if self._mesh.devices.flat[0].platform != 'cpu':
             return
+        needed *= _CPU_MEMORY
         # What this process has once had and freed, its C library keeps (see process.py).
         has = psutil.virtual_memory().available + psutil.Process().memory_info().rss
         if needed > has:

@@ -201,6 +201,12 @@ def test_what_is_no_image_is_refused(translator, image, words):
         translator(image)
 
 
+def test_options_out_of_range_are_refused(translator):
+    for options in ({'batch_size': 0}, {'tile': 15}):
+        with pytest.raises(UserError, match=r'(batch_size|tile) is \d+; it must be at least 1'):
+            translator(picture(), **options)
+
+
 def test_from_pretrained(tmp_path):
     networks = {'a2b': random_network(seed=1), 'b2a': random_network(seed=2)}
     interop.save_pretrained(tmp_path, networks)

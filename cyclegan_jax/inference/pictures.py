@@ -49,7 +49,10 @@ _FORMATS = {
     '.ppm': _Format('PPM', options={}),
     '.bmp': _Format('BMP', options={}),
     '.gif': _Format('GIF', largest=65535, options={'comment': _MARK}),
+    '.avif': _Format('AVIF', alpha=True, largest=65536, options={'quality': 90, 'exif': _EXIF}),
+    '.jp2': _Format('JPEG2000', alpha=True, deep=True, options={'comment': _MARK}),
 }
+_FORMATS = {suffix: kind for suffix, kind in _FORMATS.items() if kind.name in images.FORMATS}
 SUFFIXES = tuple(_FORMATS)
 
 
@@ -76,11 +79,8 @@ def read(path: Path) -> Image.Image:
         # A photo of a telephone (MPO) is one picture, with previews.
         if getattr(file, 'is_animated', False) and file.format != 'MPO':
             logging.warning('%s: of several frames or pages the first is translated', path)
-        if any(';16' in str(tile.args) for tile in file.tile) and file.mode in (
-            'RGB',
-            'RGBA',
-            'LA',
-        ):
+        deep = any(';16' in str(tile.args) for tile in file.tile)
+        if deep and not file.mode.startswith('I'):
             logging.warning('%s: 16 bits are kept of grey; colours are translated as 8', path)
         image = ImageOps.exif_transpose(file)
     image.filename = str(path)  # as of a picture that Pillow has opened: it is how errors call it
@@ -185,7 +185,7 @@ def is_ours(path: Path) -> bool:
             return (
                 image.format in ('BMP', 'PPM')
                 or image.getexif().get(_SOFTWARE) == _MARK
-                or image.info.get('comment') == _MARK.encode()
+                or image.info.get('comment') in (_MARK, _MARK.encode())
             )
     except Exception:  # on broken files Pillow raises nearly anything
         return False

@@ -105,6 +105,7 @@ class Translator:
             values that are not finite.
           JaxRuntimeError (RESOURCE_EXHAUSTED), MemoryError: an image is too large for the memory.
         """
+        check_at_least('batch_size', batch_size, 1)
         if tile is not None:
             check_at_least('tile', tile, _SMALLEST_TILE)
         check_choice('colour', colour, ('keep', 'model'))
