@@ -201,7 +201,7 @@ def test_a_kind_is_added_by_its_module_and_a_line(tmp_path, monkeypatch):
         @nn.compact
         def __call__(self, x, train=False):
             shift = self.param('shift', nn.initializers.constant(self.start), (self.channels,))
-            return jnp.tanh(x + shift)
+            return jnp.tanh(x + shift.reshape(1, 1, 1, -1))
 
     monkeypatch.setitem(networks.GENERATORS, 'shift', Shift)
     generator = networks.make_networks({'a': 3, 'b': 3}, {'kind': 'shift'}, {}).generators['a2b']

@@ -255,6 +255,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_keeps_what_was_good(tmp_pat
     assert Checkpoints(tmp_path / 'checkpoints').steps() == [1]
 
 
+@pytest.mark.filterwarnings('ignore:overflow encountered in cast')  # of the rate to float32
 def test_parameters_that_are_not_finite_are_never_saved(tmp_path, capsys):
     config = tiny(**{'optimizer.learning_rate': 1e39, 'checkpoint_every': 1})
     assert train.main(config, tmp_path) == 3

@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from absl import logging
@@ -35,17 +34,9 @@ class Translator:
       pad: False gives images to the network as they are, and returns what comes out: for sides that
         are no multiples of 4, a ResNet's output is larger, as the PyTorch code's is.
       name: what errors call the network.
-
-    Raises:
-      UserError: the network has parameters that are not finite.
     """
 
     def __init__(self, network: Network, *, pad: bool = True, name: str = 'the generator'):
-        if not all(np.isfinite(np.asarray(x)).all() for x in jax.tree.leaves(network.params)):
-            raise UserError(
-                f'{name} has parameters that are not finite; take an earlier checkpoint (--step), '
-                'or train again.'
-            )
         self.channels = network.channels
         self._module = make_module(network.role, network.spec, network.channels)
         self._pad, self._name = pad, name
