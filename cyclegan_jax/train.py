@@ -63,47 +63,47 @@ def loop(run: Run) -> int:
     stopwatch = Stopwatch()
     signal = None
     with Interrupt() as interrupt:
-        while step < run.total_steps and signal is None:
-            try:
+        try:
+            while step < run.total_steps and signal is None:
                 with stopwatch.waiting():
                     batch = next(run.batches)
-            except ImageError as error:
-                raise _unreadable(run, step, state, window, error) from error
-            with jax.transfer_guard('disallow'):  # nothing else may go to the device unnoticed
-                state, latest = run.step(state, batch)
-            if window:
-                jax.block_until_ready(window[-1])  # one step ahead: the device is never idle
-            window.append(latest)
-            step += 1
-            run.progress.update(step)
+                with jax.transfer_guard('disallow'):  # nothing else may go to the device unnoticed
+                    state, latest = run.step(state, batch)
+                if window:
+                    jax.block_until_ready(window[-1])  # one step ahead: the device is never idle
+                window.append(latest)
+                step += 1
+                run.progress.update(step)
 
-            signal = interrupt.requested(step)
-            last = step == run.total_steps
-            logs = last or signal or step % config.log_every == 0
-            save = last or signal or step % config.checkpoint_every == 0
-            if logs or save:
-                _fetch(run, step, window)
-            if logs:
-                run.checkpoints.check()  # one that failed is told now, not at the next
-                run.observer.log(
-                    step,
-                    run.averages.take(),
-                    stopwatch,
-                    learning_rate=float(run.schedule(step - 1)),
-                    batch_size=config.batch_size,
-                    steps_per_epoch=run.steps_per_epoch,
-                    num_epochs=config.schedule.num_epochs,
-                    total_steps=run.total_steps,
-                )
-            with stopwatch.paused():
-                best = None
-                if config.evaluate_every and (last or step % config.evaluate_every == 0):
-                    best = run.observer.evaluate(step, state.generators)
-                if save or best:
+                signal = interrupt.requested(step)
+                last = step == run.total_steps
+                logs = last or signal or step % config.log_every == 0
+                save = last or signal or step % config.checkpoint_every == 0
+                if logs or save:
                     _fetch(run, step, window)
-                    _save(run, step, state, best)
-                if last or step % config.sample_every == 0:
-                    run.observer.sample(step, state.generators)
+                if logs:
+                    run.checkpoints.check()  # one that failed is told now, not at the next
+                    run.observer.log(
+                        step,
+                        run.averages.take(),
+                        stopwatch,
+                        learning_rate=float(run.schedule(step - 1)),
+                        batch_size=config.batch_size,
+                        steps_per_epoch=run.steps_per_epoch,
+                        num_epochs=config.schedule.num_epochs,
+                        total_steps=run.total_steps,
+                    )
+                with stopwatch.paused():
+                    best = None
+                    if config.evaluate_every and (last or step % config.evaluate_every == 0):
+                        best = run.observer.evaluate(step, state.generators)
+                    if save or best:
+                        _fetch(run, step, window)
+                        _save(run, step, state, best)
+                    if last or step % config.sample_every == 0:
+                        run.observer.sample(step, state.generators)
+        except ImageError as error:
+            raise _unreadable(run, step, state, window, error) from error
         run.checkpoints.wait()
     if signal is None or step == run.total_steps:
         run.progress.log(f'Finished after {step} steps; see samples/index.html in the workdir.')
@@ -148,7 +148,7 @@ def _advice(run: Run) -> str:
 
 
 def _unreadable(run: Run, step: int, state: TrainState, window: list, error: ImageError):
-    """Saves what has been learnt, since the next batch cannot be read; returns what to raise."""
+    """Saves what has been learnt, since an image cannot be read any more; returns what to raise."""
     if step == 0:
         return error
     _fetch(run, step, window)

@@ -11,6 +11,7 @@ from string import Template
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from cyclegan_jax.data.images import as_rgb
 from cyclegan_jax.log import read_metrics
 from cyclegan_jax.storage import whole
 
@@ -52,19 +53,9 @@ def grid(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:
     for i, (label, images) in enumerate(rows):
         top = margin + i * (h + gap)
         draw.text((margin, top + h / 2), label, fill=_INK, font=font, anchor='lm')
-        for j, image in enumerate(_rgb(images)):
+        for j, image in enumerate(as_rgb(images)):
             picture.paste(Image.fromarray(image), (left + j * (w + gap), top))
     return np.asarray(picture)
-
-
-def _rgb(images: np.ndarray) -> np.ndarray:
-    channels = images.shape[-1]
-    if channels == 4:
-        alpha = images[..., 3:] / 255
-        return np.rint(images[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    if channels < 3:
-        return np.repeat(images[..., :1], 3, axis=-1)
-    return images[..., :3]
 
 
 def save_png(path: str | Path, image: np.ndarray) -> None:

@@ -46,7 +46,7 @@ ROOMS = {
     'checkpoint': {'checkpoint_format', 'manifest', 'sharding'},
     'train_state': {'networks', 'image_pool', 'sharding'},
     'train_step': {'networks', 'losses', 'train_state'},
-    'visuals': {'log'},
+    'visuals': {'log', 'data'},
     'interop': {'networks', 'checkpoint'},
     'checks': {'data', 'networks'},
     'program': {'checks', 'networks', 'sharding', 'train_state', 'train_step'},

@@ -161,6 +161,17 @@ def test_a_picture_that_goes_bad_costs_no_step(tmp_path, monkeypatch, capsys):
     assert 'Resuming after step 5' in capsys.readouterr().out
 
 
+def test_a_test_picture_that_goes_bad_costs_no_step_either(tmp_path, monkeypatch, capsys):
+    def go_bad(*_):
+        raise ImageError('zebra.jpg', 'it is truncated')
+
+    monkeypatch.setattr(Observer, 'evaluate', go_bad)
+    assert train.main(tiny(), tmp_path) == 2
+    message = capsys.readouterr().err
+    assert 'zebra.jpg' in message and 'Step 4 is saved' in message
+    assert Checkpoints(tmp_path / 'checkpoints').latest() == 4
+
+
 def test_a_signal_during_the_last_save_does_not_end_it(tmp_path, monkeypatch):
     wait = Checkpoints.wait
 

@@ -126,6 +126,14 @@ def on_white(image: np.ndarray) -> np.ndarray:
     return ((image[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255).astype(np.uint8)
 
 
+def as_rgb(images: np.ndarray) -> np.ndarray:
+    """uint8 (..., c) to (..., 3): the first of one or two as grey, RGBA on white."""
+    channels = images.shape[-1]
+    if channels < 3:
+        return np.repeat(images[..., :1], 3, axis=-1)
+    return on_white(images) if channels == 4 else images[..., :3]
+
+
 def centre_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """The middle (height, width) of an image (h, w, ...), which is at least as large."""
     top, left = (image.shape[0] - size[0]) // 2, (image.shape[1] - size[1]) // 2

@@ -148,9 +148,8 @@ def write(image: Image.Image, path: Path) -> None:
     if image.mode.startswith('I;16') and not kind.deep:
         image = Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.has_transparency_data and not kind.alpha:
-        opaque = image.convert('RGBA')
-        white = Image.new('RGBA', image.size, 'white')
-        image = Image.alpha_composite(white, opaque).convert('L' if image.mode == 'LA' else 'RGB')
+        opaque = Image.fromarray(images.on_white(np.asarray(image.convert('RGBA'))))
+        image = opaque.convert('L') if image.mode == 'LA' else opaque
     path.parent.mkdir(parents=True, exist_ok=True)
     with storage.whole(path) as temporary:
         image.save(temporary, kind.name, **kind.options, **_carried(info, image.mode))
