@@ -121,7 +121,9 @@ def load(saved: Saved, abstract_state: Any) -> Any:
         # A copy, as the step donates the state, and cannot donate a buffer twice.
         return jax.device_put(jnp.copy(leaf), like.sharding)
 
-    found |= {n: jax.tree.map(place, make(found), abstract[n]) for n, make in added.items()}
+    for name, make in added.items():
+        used = jax.tree.leaves(abstract[name])  # or else this run does without it
+        found[name] = jax.tree.map(place, make(found), abstract[name]) if used else abstract[name]
     return dataclasses.replace(abstract_state, **found)
 
 

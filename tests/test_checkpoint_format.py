@@ -163,6 +163,11 @@ class TestLaterField:
         restored, _, _ = two.restore(self.wanted())
         assert equal(restored.average, average)
 
+    def test_is_empty_where_the_run_does_without_it(self, two):
+        restored, _, _ = two.restore(self.wanted().replace(average={}))
+        assert restored.average == {}
+        assert equal(restored.generators, make(2).generators)
+
     def test_without_a_default_it_does_not_fit(self, two):
         @flax.struct.dataclass
         class Careless(State):
