@@ -136,24 +136,22 @@ class Checkpoints(contextlib.AbstractContextManager):
         self._verified = next(self._sound())
         return self._verified
 
-    def restore(
-        self, abstract_state: Any, later: Mapping[str, Callable[[Mapping], Any]] | None = None
-    ) -> tuple[Any, dict, int] | None:
+    def restore(self, abstract_state: Any) -> tuple[Any, dict, int] | None:
         """Reads `newest_good`: `(state, metadata, step)`, or None if nothing was ever saved.
 
         Raises CheckpointError as that does, or if an array has another name, shape or dtype.
 
         Args:
           abstract_state: the state as jax.ShapeDtypeStructs with shardings: where the arrays are
-            placed, whatever devices they were saved from.
-          later: fields that checkpoints of older programs lack, each with what it is there: a
-            function of the other fields, by name. The arrays are copied, and placed.
+            placed, whatever devices they were saved from. A field that checkpoints of older
+            programs lack says what it is there: its metadata have 'later', a function of the other
+            fields, by name. The arrays are copied, and placed.
         """
         step, self._verified = self.newest_good(), None
         if step is None:
             return None
         saved = checkpoint_format.inspect(self._path(step))
-        state = checkpoint_format.load(saved, abstract_state, later or {})
+        state = checkpoint_format.load(saved, abstract_state)
         return state, saved.metadata, step
 
     def restore_networks(

@@ -100,13 +100,18 @@ def inspect(path: Path) -> Saved:
     return Saved(path, version, _merge(found.metadata), metadata, best)
 
 
-def load(saved: Saved, abstract_state: Any, later: Mapping[str, Callable[[Mapping], Any]]) -> Any:
-    """Reads a state; arguments as of `Checkpoints.restore`.
+def load(saved: Saved, abstract_state: Any) -> Any:
+    """Reads a state; the argument is as of `Checkpoints.restore`.
 
     Raises:
       CheckpointError: an array has another name, shape or dtype, or cannot be read.
     """
     abstract = _fields(abstract_state)
+    later = {
+        field.name: field.metadata['later']
+        for field in dataclasses.fields(abstract_state)
+        if 'later' in field.metadata
+    }
     added = {name: make for name, make in later.items() if name not in saved.shapes}
     wanted = {name: field for name, field in abstract.items() if name not in added}
     _require_fit(saved.path, saved.shapes, wanted)
@@ -116,7 +121,9 @@ def load(saved: Saved, abstract_state: Any, later: Mapping[str, Callable[[Mappin
         # A copy, as the step donates the state, and cannot donate a buffer twice.
         return jax.device_put(jnp.copy(leaf), like.sharding)
 
-    found |= {n: jax.tree.map(place, make(found), abstract[n]) for n, make in added.items()}
+    for name, make in added.items():
+        used = jax.tree.leaves(abstract[name])  # or else this run does without it
+        found[name] = jax.tree.map(place, make(found), abstract[name]) if used else abstract[name]
     return dataclasses.replace(abstract_state, **found)
 
 

@@ -56,6 +56,8 @@ TERMS = {'adversarial': adversarial, 'cycle': cycle, 'identity': identity}
 def generator_terms(outputs: Outputs, gan: str, weights: Mapping[str, float]) -> dict[str, Array]:
     """{'cycle_a': ..., ..., 'total': ...}: each term as it enters the total, and the total.
 
+    A term of weight 0 is left out: it would cost time and change nothing.
+
     Args:
       gan: one of KINDS.
       weights: by name of the term.
@@ -63,9 +65,10 @@ def generator_terms(outputs: Outputs, gan: str, weights: Mapping[str, float]) ->
     terms = {
         f'{name}_{part}': weights[name] * loss
         for name, term in TERMS.items()
+        if weights[name]
         for part, loss in term(outputs, gan).items()
     }
-    return {**terms, 'total': sum(terms.values())}
+    return {**terms, 'total': sum(terms.values(), jnp.zeros(()))}
 
 
 def term_weights(loss: Mapping) -> dict[str, float]:

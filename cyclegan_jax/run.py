@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import jax
-from jax.sharding import NamedSharding
 from ml_collections import ConfigDict
 
-from cyclegan_jax import checks, data, interop, log, sharding
+from cyclegan_jax import checks, data, interop, log, sharding, train_state
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation.in_training import Scorer
@@ -109,7 +108,9 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         checks.check_same_data(config, saved, dataset)
     else:
         state = program.create(jax.random.key(config.seed))
-        state = _replace_networks(state, pretrained, sharding.replicated(mesh))
+        state = train_state.replace_networks(
+            state, jax.device_put(pretrained, sharding.replicated(mesh))
+        )
     batches = dataset.batches(start=start, place=functools.partial(sharding.put_batch, mesh))
 
     # From here on the workdir is this run's: what is in it may be changed.
@@ -168,16 +169,6 @@ def _load_pretrained(config: ConfigDict) -> dict[str, dict]:
     if conflicts:
         raise UserError(f'init_from={config.init_from} does not fit: {"; ".join(conflicts)}.')
     return {name: network.params for name, network in loaded.items()}
-
-
-def _replace_networks(state: TrainState, params: Mapping, place: NamedSharding) -> TrainState:
-    def replace(networks_: dict) -> dict:
-        chosen = {name: params[name] for name in networks_ if name in params}
-        return {**networks_, **jax.device_put(chosen, place)}
-
-    return state.replace(
-        generators=replace(state.generators), discriminators=replace(state.discriminators)
-    )
 
 
 def _describe(

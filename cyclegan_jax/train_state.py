@@ -96,6 +96,21 @@ def create(
     )
 
 
+def replace_networks(state: TrainState, params: Mapping) -> TrainState:
+    """The state before the first update, with some of its networks already trained.
+
+    Args:
+      params: parameters by name of the network, 'a2b', 'b2a', 'a', 'b', or some of them.
+    """
+
+    def replace(networks: dict) -> dict:
+        return {name: params.get(name, own) for name, own in networks.items()}
+
+    return state.replace(
+        generators=replace(state.generators), discriminators=replace(state.discriminators)
+    )
+
+
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:
     """For each leaf of a state, or of its shapes, where it lives."""
     everywhere = jax.tree.map(lambda _: sharding.replicated(mesh), state)

@@ -46,8 +46,9 @@ def hashes(state):
 def test_a_checkpoint_of_9edbcbb_restores_bit_for_bit(old_runs, pool_size):
     """Today's state is what that commit saved.
 
-    If this fails because the state has a new field, give `restore` a default for it (`later`). A
-    field that was renamed or has another shape costs users their runs: do not.
+    If this fails because the state has a new field, say at the field what it is in older ones
+    (metadata `later`, see `Checkpoints.restore`). A field that was renamed or has another shape
+    costs users their runs: do not.
     """
     mesh = sharding.make_mesh(1, jax.devices()[:1])
 
@@ -138,7 +139,7 @@ def test_a_newer_format_is_refused_and_left_alone(two, monkeypatch):
 class Later(State):
     """The state of a later version: with averaged generators."""
 
-    average: dict
+    average: dict = flax.struct.field(metadata={'later': lambda fields: fields['generators']})
 
 
 class TestLaterField:
@@ -147,8 +148,7 @@ class TestLaterField:
         return Later(**fields, average=fields['generators'])
 
     def test_is_made_from_the_others_where_an_older_checkpoint_lacks_it(self, two):
-        later = {'average': lambda fields: fields['generators']}
-        restored, _, _ = two.restore(self.wanted(), later)
+        restored, _, _ = two.restore(self.wanted())
         assert equal(restored.average, make(2).generators)
         assert equal(restored.generators, make(2).generators)
         # The step donates the state, and no buffer can be donated twice.
@@ -160,12 +160,20 @@ class TestLaterField:
         average = jax.tree.map(lambda x: x + 1, make(3).generators)
         two.save(3, Later(**vars(make(3)), average=average), METADATA)
         two.wait()
-        later = {'average': lambda fields: pytest.fail('it is there')}
-        restored, _, _ = two.restore(self.wanted(), later)
+        restored, _, _ = two.restore(self.wanted())
         assert equal(restored.average, average)
 
+    def test_is_empty_where_the_run_does_without_it(self, two):
+        restored, _, _ = two.restore(self.wanted().replace(average={}))
+        assert restored.average == {}
+        assert equal(restored.generators, make(2).generators)
+
     def test_without_a_default_it_does_not_fit(self, two):
-        line = message(two.restore, self.wanted())
+        @flax.struct.dataclass
+        class Careless(State):
+            average: dict
+
+        line = message(two.restore, Careless(**vars(self.wanted())))
         assert 'average.a2b.conv.bias: checkpoint has nothing, this run float32[4]' in line
 
 

@@ -129,7 +129,7 @@ def test_folders_are_scored_with_all_that_they_allow(folders, capsys, inception_
     assert found['protocol']['folders']['fake']['sizes'] == {'32 x 32': 4}
     assert len(found['protocol']['scored_files']) == 4
     printed = capsys.readouterr().out
-    assert 'FID of 4 images against 6 is biased upwards' in printed
+    assert 'fid_pytorch of 4 images against 6: biased upwards' in printed
     assert 'the floor is of 3 images' in printed
     assert 'kid_pytorch x1000' in printed
 

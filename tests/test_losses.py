@@ -44,3 +44,17 @@ def test_vanilla_loss_stays_finite_for_certain_discriminators():
 def test_l1_is_a_mean_over_everything():
     x, y = jnp.zeros((2, 3, 4, 5)), jnp.full((2, 3, 4, 5), -2.0)
     np.testing.assert_allclose(losses.l1(x, y.at[0].set(0.0)), 1, rtol=1e-6)
+
+
+def test_a_term_of_weight_0_is_left_out(monkeypatch):
+    """What a new term costs, and its NaN, are no concern of a run that does not ask for it."""
+    monkeypatch.setitem(losses.TERMS, 'dear', lambda outputs, gan: pytest.fail('it is computed'))
+    images = {domain: jnp.ones((1, 2, 2, 3)) for domain in 'ab'}
+    halves = {domain: jnp.full((1, 2, 2, 3), 0.5) for domain in 'ab'}
+    outputs = losses.Outputs(images, images, halves, {}, {})
+    weights = {'adversarial': 0, 'cycle': 10, 'identity': 0, 'dear': 0}
+    assert losses.generator_terms(outputs, 'lsgan', weights) == {
+        'cycle_a': 5,
+        'cycle_b': 5,
+        'total': 10,
+    }

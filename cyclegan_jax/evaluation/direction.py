@@ -119,11 +119,11 @@ class Direction:
                 f'the floor is of {floor["images"]} images, for lack of {self.count}; it is lower '
                 'with more'
             )
-        biased = any(metric.biased for metric in self.metrics)
+        biased = [metric.name for metric in self.metrics if metric.biased]
         if biased and min(self.count, self.real_count) < _UNBIASED:
             found.append(
-                f'FID of {self.count} images against {self.real_count} is biased upwards: compare '
-                'it only with scores of the same counts; KID has no such bias'
+                f'{", ".join(biased)} of {self.count} images against {self.real_count}: biased '
+                'upwards; compare only with scores of the same counts; KID has no such bias'
             )
         return found
 

@@ -14,6 +14,7 @@ import numpy as np
 
 from cyclegan_jax.errors import UserError, check_choice
 from cyclegan_jax.evaluation import distances, inception, measures, randconv
+from cyclegan_jax.evaluation.measures import Images
 
 # What a metric may need, beside translations; who asks for scores says what is lacking.
 WEIGHTS = 'weights of the FID network'
@@ -90,6 +91,17 @@ class Metric:
     baselines: Mapping[str, Callable] = field(default_factory=dict)
 
 
+# Metrics that share features share their cost. No two may have one name.
+RANDCONV = Features(
+    'randconv',
+    prepare=lambda image, *_: image,
+    network=randconv.features,
+    params=lambda _: randconv.parameters(),
+)
+# The patches of an image are larger than the image.
+PATCHES = Features('patches', prepare=distances.patches, kept=False)
+
+
 def _of_fid_network(protocol: str) -> list[Metric]:
     features = Features(
         protocol,
@@ -137,6 +149,10 @@ def _collapsed(diversity: float) -> str:
     )
 
 
+def _untranslated(direction) -> Images | None:
+    return direction.inputs if direction.inputs_look_like(direction.truth) else None
+
+
 def _mean_image(direction) -> list[np.ndarray]:
     examples = direction.other or direction.truth
     return [measures.result_of(measures.Moments(), examples)['mean']] * direction.count
@@ -152,20 +168,14 @@ METRICS = {
             name='randconv_kid_v1',
             scores=(_kid('randconv_kid_v1'),),
             needs=(ONE_SIZE,),
-            features=Features(
-                'randconv',
-                prepare=lambda image, *_: image,
-                network=randconv.features,
-                params=lambda _: randconv.parameters(),
-            ),
+            features=RANDCONV,
             distance=distances.kid_and_spread,
         ),
         Metric(
             name='swd',
             scores=(Score('swd', 'lower'),),
             needs=(ONE_SIZE,),
-            # The patches of an image are larger than the image.
-            features=Features('patches', prepare=distances.patches, kept=False),
+            features=PATCHES,
             distance=distances.sliced_wasserstein_by_level,
         ),
         Metric(
@@ -180,10 +190,7 @@ METRICS = {
                 lambda d: measures.likeness(d.truth),
                 lambda d: measures.shuffled_likeness(d.truth),
             ),
-            baselines={
-                'untranslated': lambda d: d.inputs if d.inputs_look_like(d.truth) else None,
-                'mean_image': _mean_image,
-            },
+            baselines={'untranslated': _untranslated, 'mean_image': _mean_image},
         ),
         Metric(
             name='cycle',
