@@ -14,6 +14,7 @@ from cyclegan_jax.data import Dataset
 from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.networks import Networks
 from cyclegan_jax.sharding import Batched
+from cyclegan_jax.train_state import TrainState
 from cyclegan_jax.train_step import make_translate
 
 _SAMPLES = 6  # columns of a sample grid
@@ -69,6 +70,7 @@ class Observer:
         progress: log.Progress,
     ):
         self._workdir, self._domains, self._scorer = workdir, domains, scorer
+        self._dataset = dataset
         self._writer, self._progress = writer, progress
         samples = dataset.test(_SAMPLES)
         columns = min(len(images) for images in samples.values())
@@ -82,6 +84,30 @@ class Observer:
         # One image a device: the large ones of a grid need not fit into memory together.
         self._samplers = {name: Batched(f, 1, mesh) for name, f in functions.items()}
         self._scored = {name: Batched(f, _BATCH, mesh) for name, f in functions.items()}
+
+    def introduce(self, state: TrainState, steps_per_epoch: int, total_steps: int) -> None:
+        """What this run is about to do, for its first lines; of the state, shapes are enough."""
+        height, width = self._dataset.image_size
+        lines = [
+            f'{name} ({self._domains[name]}): {count} training images'
+            for name, count in self._dataset.lengths.items()
+        ]
+        lines += [f'skipped {line}' for line in self._dataset.skipped]
+        if self._dataset.test_split_missing:
+            lines.append('There is no test split: samples are drawn from training images.')
+        lines += [
+            'generators.a2b, and b2a alike:',
+            log.parameter_table(state.generators['a2b']),
+            'discriminators.a, and b alike:',
+            log.parameter_table(state.discriminators['a']),
+            f'{total_steps} steps, {steps_per_epoch} an epoch, on images of {height}x{width}',
+            f'{jax.device_count()} device(s) ({jax.devices()[0].device_kind}), '
+            f'{jax.process_count()} process(es)',
+        ]
+        if self._scorer:
+            for metric, why in self._scorer.unavailable.items():
+                lines.append(f'{metric} will not be computed: {why}')
+        self._progress.log('\n'.join(lines))
 
     def log(
         self,

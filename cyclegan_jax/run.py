@@ -19,7 +19,7 @@ from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.observer import Observer
-from cyclegan_jax.program import Program, make_networks, make_program
+from cyclegan_jax.program import make_networks, make_program
 from cyclegan_jax.storage import write_json
 from cyclegan_jax.train_state import TrainState
 from cyclegan_jax.workdir import open_workdir
@@ -93,25 +93,14 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     checks.check_total_steps(total_steps)
     program = make_program(config, nets, mesh, dataset.image_size, steps_per_epoch)
     checks.check_memory(program.state)
-    scorer = None
-    if config.evaluate_every:
-        scorer = Scorer(
-            dataset,
-            config.evaluate_metrics,
-            config.keep_best,
-            checkpoints.best_record(),
-            config.data.name,
-        )
-    start, state = 0, None
+    scorer = _make_scorer(config, dataset, checkpoints) if config.evaluate_every else None
     if (restored := checkpoints.restore(program.state)) is not None:
         state, saved, start = restored
         checks.check_same_data(config, saved, dataset)
     else:
-        state = program.create(jax.random.key(config.seed))
-        state = train_state.replace_networks(
-            state, jax.device_put(pretrained, sharding.replicated(mesh))
-        )
-    batches = dataset.batches(start=start, place=functools.partial(sharding.put_batch, mesh))
+        start, state = 0, program.create(jax.random.key(config.seed))
+        placed = jax.device_put(pretrained, sharding.replicated(mesh))
+        state = train_state.replace_networks(state, placed)
 
     # From here on the workdir is this run's: what is in it may be changed.
     if first:
@@ -127,15 +116,12 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         )
         return None
     domains = {'a': config.domain_a, 'b': config.domain_b}
-    progress.log(_describe(dataset, domains, program, steps_per_epoch, total_steps))
-    if scorer:
-        for metric, why in scorer.unavailable.items():
-            progress.log(f'{metric} will not be computed: {why}')
+    observer = Observer(workdir, mesh, dataset, nets, domains, scorer, writer, progress)
+    observer.introduce(program.state, steps_per_epoch, total_steps)
     if start:
         progress.log(f'Resuming after step {start}.')
     elif pretrained:
         progress.log(f'Starting with {", ".join(pretrained)} of {config.init_from}.')
-
     began = time.perf_counter()
     compiled = program.step.lower(program.state, program.batch).compile()
     progress.log(f'Compiled in {time.perf_counter() - began:.1f} s.')
@@ -143,7 +129,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         config=config,
         state=state,
         step=compiled,
-        batches=batches,
+        batches=dataset.batches(start=start, place=functools.partial(sharding.put_batch, mesh)),
         metadata={'config': config.to_dict(), **dataset.identity},
         averages=log.Averages(saved.get('averages', {})),
         schedule=program.schedule,
@@ -151,9 +137,17 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         total_steps=total_steps,
         checkpoints=checkpoints,
         progress=progress,
-        observer=Observer(
-            workdir, mesh, dataset, program.networks, domains, scorer, writer, progress
-        ),
+        observer=observer,
+    )
+
+
+def _make_scorer(config: ConfigDict, dataset: data.Dataset, checkpoints: Checkpoints) -> Scorer:
+    return Scorer(
+        dataset,
+        config.evaluate_metrics,
+        config.keep_best,
+        checkpoints.best_record(),
+        config.data.name,
     )
 
 
@@ -169,31 +163,3 @@ def _load_pretrained(config: ConfigDict) -> dict[str, dict]:
     if conflicts:
         raise UserError(f'init_from={config.init_from} does not fit: {"; ".join(conflicts)}.')
     return {name: network.params for name, network in loaded.items()}
-
-
-def _describe(
-    dataset: data.Dataset,
-    domains: Mapping[str, str],
-    program: Program,
-    steps_per_epoch: int,
-    total_steps: int,
-) -> str:
-    """What this run is about to do, for its first lines."""
-    height, width = dataset.image_size
-    lines = [
-        f'{name} ({domains[name]}): {count} training images'
-        for name, count in dataset.lengths.items()
-    ]
-    lines += [f'skipped {line}' for line in dataset.skipped]
-    if dataset.test_split_missing:
-        lines.append('There is no test split: samples are drawn from training images.')
-    lines += [
-        'generators.a2b, and b2a alike:',
-        log.parameter_table(program.state.generators['a2b']),
-        'discriminators.a, and b alike:',
-        log.parameter_table(program.state.discriminators['a']),
-        f'{total_steps} steps, {steps_per_epoch} an epoch, on images of {height}x{width}',
-        f'{jax.device_count()} device(s) ({jax.devices()[0].device_kind}), '
-        f'{jax.process_count()} process(es)',
-    ]
-    return '\n'.join(lines)
