@@ -220,3 +220,5 @@ def test_each_score_is_declared_once():
     for metric in table.METRICS.values():
         assert bool(metric.features) == bool(metric.distance) != bool(metric.measures)
         assert metric.baselines.keys() <= set(table.BASELINES)
+    kinds = {metric.features for metric in table.METRICS.values() if metric.features}
+    assert len({kind.name for kind in kinds}) == len(kinds), 'they would stand for each other'
