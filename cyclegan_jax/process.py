@@ -1,5 +1,6 @@
 """What every command does for its process: settings before, one line and a status at the end."""
 
+import contextlib
 import ctypes
 import logging
 import os
@@ -10,6 +11,8 @@ from pathlib import Path
 from absl import logging as absl_logging
 
 from cyclegan_jax.errors import UserError, describe, printable, tell
+
+_CACHE_BYTES = 2 * 2**30  # a whole step takes some 10 MB; what was used least goes first
 
 
 def run_command(command: Callable[[], int], *, interrupted: str, out_of_memory: str) -> int:
@@ -91,7 +94,7 @@ def _lower_level(record: logging.LogRecord) -> bool:
 
 
 def cache_compilations() -> None:
-    """Keeps compiled programs in the user's cache folder, so that the next start is quick.
+    """Keeps compiled programs in the user's cache folder, up to 2 GiB: the next start is quick.
 
     JAX_COMPILATION_CACHE_DIR names another folder; JAX_ENABLE_COMPILATION_CACHE=0 switches it off.
     """
@@ -102,7 +105,14 @@ def cache_compilations() -> None:
             folder = Path(os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache')
         except RuntimeError:  # in containers a user may have no home
             return
-        jax.config.update('jax_compilation_cache_dir', str(folder / 'cyclegan_jax'))
+        folder /= 'cyclegan_jax'
+        for program in folder.glob('*-cache'):
+            # JAX takes none without the time of its use, which a kill may have kept it from noting.
+            used = program.with_name(f'{program.name.removesuffix("-cache")}-atime')
+            with contextlib.suppress(OSError), used.open('xb') as file:
+                file.write(bytes(8))
+        jax.config.update('jax_compilation_cache_dir', str(folder))
+        jax.config.update('jax_compilation_cache_max_size', _CACHE_BYTES)
     # Not 1 s, JAX's default: a start compiles a number of programs that take less.
     jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.2)
 

@@ -40,6 +40,22 @@ def test_compiled_programs_are_kept_in_the_users_cache_folder(tmp_path):
     assert list((tmp_path / 'cyclegan_jax').glob('*-cache'))
 
 
+def test_the_cache_is_bounded(tmp_path):
+    """What was used least goes first: here one of a program before, which noted no time."""
+    folder = tmp_path / 'cyclegan_jax'
+    folder.mkdir()
+    (folder / 'old-cache').write_bytes(bytes(2**13))
+    bound = "jax.config.update('jax_compilation_cache_max_size', 2**14)"
+    shown = COMPILE.replace('cache_dir)', 'cache_max_size)')
+    assert run(shown, XDG_CACHE_HOME=str(tmp_path)) == str(2**31)
+    assert (folder / 'old-cache').exists()
+    compile_many = f'{bound}\nfor i in range(12):\n    jax.jit(lambda x: x * i)(1.0)\njax.jit('
+    run(COMPILE.replace('jax.jit(', compile_many, 1), XDG_CACHE_HOME=str(tmp_path))
+    kept = list(folder.glob('*-cache'))
+    assert folder / 'old-cache' not in kept
+    assert 0 < sum(path.stat().st_size for path in kept) <= 2**14
+
+
 def test_another_cache_folder_can_be_named(tmp_path):
     folder = run(COMPILE, XDG_CACHE_HOME='/nowhere', JAX_COMPILATION_CACHE_DIR=str(tmp_path))
     assert folder == str(tmp_path)
