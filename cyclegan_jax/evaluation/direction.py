@@ -13,6 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 import numpy as np
 
 from cyclegan_jax import storage
+from cyclegan_jax.data.images import on_white
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import measures
 from cyclegan_jax.evaluation.measures import Images, Scores, Translations, as_they_are
@@ -154,7 +155,7 @@ class Direction:
             return self._distance(*halves) | {'images': count}
         # Evenly spread: the first ones of a folder may be of one kind.
         indices = np.linspace(0, len(self.other) - 1, count).astype(int).tolist()
-        features = self._features(measures.View(self.other, indices), 'other real')
+        features = self._features(measures.View(self.other.__getitem__, indices), 'other real')
         return self._distance(features, self.real_features) | {'images': count}
 
     def _distance(self, x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray]) -> Scores:
@@ -281,6 +282,5 @@ def _rgb(image: np.ndarray) -> np.ndarray:
     if image.shape[-1] == 1:
         return np.repeat(image, 3, axis=-1)
     if image.shape[-1] == 4:
-        alpha = image[..., 3:] / 255
-        return np.rint(image[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
+        return on_white(image)
     return image

@@ -244,7 +244,8 @@ def _partners(folders: Mapping[str, Folder], name: str) -> View | None:
     if name not in folders:
         return None
     other = folders[name]
-    return View(other, paired.match(_names(folders['fake']), _names(other), f'--fake and --{name}'))
+    places = paired.match(_names(folders['fake']), _names(other), f'--fake and --{name}')
+    return View(other.__getitem__, places)
 
 
 def _open(flag: str, path: PathLike) -> Folder:

@@ -45,16 +45,16 @@ def as_they_are(images: Images) -> Iterator[tuple[np.ndarray, None]]:
 
 
 class View:
-    """Some of the images, in the order of `indices`; read when they are asked for."""
+    """The images `read(i)` for i of `indices`, in that order; read when they are asked for."""
 
-    def __init__(self, images: Images, indices: Sequence[int]):
-        self._images, self._indices = images, indices
+    def __init__(self, read: Callable[[int], np.ndarray], indices: Sequence[int]):
+        self._read, self._indices = read, indices
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        return self._images[self._indices[number]]
+        return self._read(self._indices[number])
 
 
 class Mean:
