@@ -78,12 +78,10 @@ class Direction:
         Returns:
           By name, the scores of the metrics asked for, and their details.
         """
-        collectors = self._collectors(self.count)
         made = [make(self) for metric in self.metrics for make in metric.measures]
         chosen = [measure for measure in made if measure is not None]
-        running = [*collectors.values(), *chosen]
-        measures.run(running, translations, self.count, 'translated')
-        scores = self._distance(_results(collectors), self.real_features)
+        features = self._collect(translations, self.count, 'translated', chosen)
+        scores = self._distance(features, self.real_features)
         for measure in chosen:
             scores |= measure.result()
         return scores
@@ -169,13 +167,16 @@ class Direction:
         }
 
     def _features(self, images: Images, name: str) -> dict[str, np.ndarray]:
-        collectors = self._collectors(len(images))
-        measures.run([*collectors.values()], as_they_are(images), len(images), name)
-        return _results(collectors)
+        return self._collect(as_they_are(images), len(images), name)
 
-    def _collectors(self, count: int) -> dict[str, 'Collector']:
+    def _collect(
+        self, translations: Translations, count: int, name: str, others: Sequence = ()
+    ) -> dict[str, np.ndarray]:
+        """Features of the translations, by name; on the way adds them to other measures."""
         kinds = dict.fromkeys(metric.features for metric in self._distances)
-        return {kind.name: self._extractor.collector(kind, count) for kind in kinds}
+        collectors = {kind.name: self._extractor.collector(kind, count) for kind in kinds}
+        measures.run([*collectors.values(), *others], translations, count, name)
+        return {name: collector.result() for name, collector in collectors.items()}
 
 
 class Extractor:
@@ -196,8 +197,11 @@ class Extractor:
             params = features.params(self._weights)
             apply = Batched(network, self._batch_size)
             self._ready[network] = functools.partial(apply, params)
-        prepare = functools.partial(_prepare, features, count)
-        return Collector(prepare, self._ready.get(network, lambda batch: batch), self._batch_size)
+        return Collector(
+            lambda image, number: features.prepare(_rgb(image), number, count),
+            self._ready.get(network, lambda batch: batch),
+            self._batch_size,
+        )
 
 
 class Collector:
@@ -267,14 +271,6 @@ def load_features(path: str | os.PathLike, sha256: str | None) -> dict[str, np.n
             f'{sha256[:8]}; make it again'
         )
     return features
-
-
-def _results(collectors: Mapping[str, Collector]) -> dict[str, np.ndarray]:
-    return {name: collector.result() for name, collector in collectors.items()}
-
-
-def _prepare(features: Features, count: int, image: np.ndarray, number: int) -> np.ndarray:
-    return features.prepare(_rgb(image), number, count)
 
 
 def _rgb(image: np.ndarray) -> np.ndarray:
