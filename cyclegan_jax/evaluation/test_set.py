@@ -58,12 +58,11 @@ class TestSet:
         classes = dataset.test_labels()
         images = {d: _cropped(tests, dataset.image_size) for d, tests in dataset.tests.items()}
         truth = _pair(dataset, images, paired)
-        needs = (
-            (scores.WEIGHTS, weights.params, weights.missing),
-            (scores.TRUTH, truth, _NO_TRUTH),
-            (scores.CLASSES, classes, _NO_CLASSES),
-        )
-        reasons = {need: why for need, found, why in needs if found is None}
+        reasons = {
+            scores.WEIGHTS: weights.missing,
+            scores.TRUTH: _NO_TRUTH if truth is None else '',
+            scores.CLASSES: _NO_CLASSES if classes is None else '',
+        }
         self.unavailable = scores.lacking(metrics, reasons)
         extractor = Extractor(weights.params, batch_size)
         self._inputs, self._batch_size, self.directions = {}, batch_size, {}
