@@ -58,7 +58,7 @@ def evaluate_folders(
     folders = {
         name: _open(name, path)
         for name, path in paths.items()
-        if path and Path(path).suffix != '.npz'
+        if path and not (name == 'real' and Path(path).suffix == '.npz')
     }
     known = None if 'real' in folders else load_features(real, weights.sha256)
     sizes = {name: _sizes(folder) for name, folder in folders.items()}
