@@ -199,6 +199,13 @@ def test_one_picture_is_refused(folders, capsys):
     assert '1 images against 6 real ones' in message
 
 
+@pytest.mark.parametrize('flag', ['fake', 'truth'])
+def test_only_real_pictures_may_be_a_file_of_features(flag, folders, capsys):
+    paths = {'fake': folders / 'fake', 'real': folders / 'real'} | {flag: 'x.npz'}
+    message = refused(capsys, *(f'--{name}={path}' for name, path in paths.items()))
+    assert f'--{flag}=x.npz is not a folder' in message
+
+
 def test_an_empty_or_missing_folder_is_named(folders, capsys):
     (folders / 'empty').mkdir()
     assert 'no images in' in refused(capsys, f'--fake={folders}/empty', f'--real={folders}/real')

@@ -8,7 +8,7 @@ from PIL import Image
 from cyclegan_jax import data
 from cyclegan_jax.data import synthetic
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.evaluation import measures, test_set
+from cyclegan_jax.evaluation import measures
 from cyclegan_jax.evaluation import scores as table
 from cyclegan_jax.evaluation.direction import Direction, Extractor
 from cyclegan_jax.evaluation.in_training import Scorer
@@ -96,7 +96,7 @@ def test_the_real_side_is_seen_once(dataset, monkeypatch):
     tests = TestSet(dataset, ('swd', 'monitors'), batch_size=6)
     tests.score(lambda _, images: images)
     _ = [direction.baselines for direction in tests.directions.values()]
-    monkeypatch.setattr(test_set._Cropped, '__getitem__', lambda *_: pytest.fail('read again'))
+    monkeypatch.setattr(measures.View, '__getitem__', lambda *_: pytest.fail('read again'))
     inputs = np.zeros((12, 32, 32, 3), np.uint8)
     for direction in tests.directions.values():
         direction.inputs = inputs

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from cyclegan_jax import storage
+from cyclegan_jax.data.images import as_rgb
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import measures
 from cyclegan_jax.evaluation.measures import Images, Scores, Translations, as_they_are
@@ -78,12 +79,10 @@ class Direction:
         Returns:
           By name, the scores of the metrics asked for, and their details.
         """
-        collectors = self._collectors(self.count)
         made = [make(self) for metric in self.metrics for make in metric.measures]
         chosen = [measure for measure in made if measure is not None]
-        running = [*collectors.values(), *chosen]
-        measures.run(running, translations, self.count, 'translated')
-        scores = self._distance(_results(collectors), self.real_features)
+        features = self._collect(translations, self.count, 'translated', chosen)
+        scores = self._distance(features, self.real_features)
         for measure in chosen:
             scores |= measure.result()
         return scores
@@ -155,7 +154,7 @@ class Direction:
             return self._distance(*halves) | {'images': count}
         # Evenly spread: the first ones of a folder may be of one kind.
         indices = np.linspace(0, len(self.other) - 1, count).astype(int).tolist()
-        features = self._features(measures.View(self.other, indices), 'other real')
+        features = self._features(measures.View(self.other.__getitem__, indices), 'other real')
         return self._distance(features, self.real_features) | {'images': count}
 
     def _distance(self, x: Mapping[str, np.ndarray], y: Mapping[str, np.ndarray]) -> Scores:
@@ -169,13 +168,16 @@ class Direction:
         }
 
     def _features(self, images: Images, name: str) -> dict[str, np.ndarray]:
-        collectors = self._collectors(len(images))
-        measures.run([*collectors.values()], as_they_are(images), len(images), name)
-        return _results(collectors)
+        return self._collect(as_they_are(images), len(images), name)
 
-    def _collectors(self, count: int) -> dict[str, 'Collector']:
+    def _collect(
+        self, translations: Translations, count: int, name: str, others: Sequence = ()
+    ) -> dict[str, np.ndarray]:
+        """Features of the translations, by name; on the way adds them to other measures."""
         kinds = dict.fromkeys(metric.features for metric in self._distances)
-        return {kind.name: self._extractor.collector(kind, count) for kind in kinds}
+        collectors = {kind.name: self._extractor.collector(kind, count) for kind in kinds}
+        measures.run([*collectors.values(), *others], translations, count, name)
+        return {name: collector.result() for name, collector in collectors.items()}
 
 
 class Extractor:
@@ -196,8 +198,11 @@ class Extractor:
             params = features.params(self._weights)
             apply = Batched(network, self._batch_size)
             self._ready[network] = functools.partial(apply, params)
-        prepare = functools.partial(_prepare, features, count)
-        return Collector(prepare, self._ready.get(network, lambda batch: batch), self._batch_size)
+        return Collector(
+            lambda image, number: features.prepare(as_rgb(image), number, count),
+            self._ready.get(network, lambda batch: batch),
+            self._batch_size,
+        )
 
 
 class Collector:
@@ -267,21 +272,3 @@ def load_features(path: str | os.PathLike, sha256: str | None) -> dict[str, np.n
             f'{sha256[:8]}; make it again'
         )
     return features
-
-
-def _results(collectors: Mapping[str, Collector]) -> dict[str, np.ndarray]:
-    return {name: collector.result() for name, collector in collectors.items()}
-
-
-def _prepare(features: Features, count: int, image: np.ndarray, number: int) -> np.ndarray:
-    return features.prepare(_rgb(image), number, count)
-
-
-def _rgb(image: np.ndarray) -> np.ndarray:
-    """Grey as three equal channels; transparency on white, as images are read."""
-    if image.shape[-1] == 1:
-        return np.repeat(image, 3, axis=-1)
-    if image.shape[-1] == 4:
-        alpha = image[..., 3:] / 255
-        return np.rint(image[..., :3] * alpha + 255 * (1 - alpha)).astype(np.uint8)
-    return image

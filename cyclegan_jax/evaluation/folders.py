@@ -58,30 +58,31 @@ def evaluate_folders(
     folders = {
         name: _open(name, path)
         for name, path in paths.items()
-        if path and Path(path).suffix != '.npz'
+        if path and not (name == 'real' and Path(path).suffix == '.npz')
     }
     known = None if 'real' in folders else load_features(real, weights.sha256)
     sizes = {name: _sizes(folder) for name, folder in folders.items()}
-    reasons = {scores.CYCLE: 'needs --workdir', scores.CLASSES: 'needs --predictions'}
-    if weights.params is None:
-        reasons[scores.WEIGHTS] = weights.missing
-    if 'truth' not in folders:
-        reasons[scores.TRUTH] = 'needs --truth'
-    if len({size for found in sizes.values() for size in found}) > 1:
-        reasons[scores.ONE_SIZE] = 'needs pictures of one size'
-    if known is not None:
-        reasons[scores.REAL] = 'needs the pictures of --real'
+    one_size = len(set().union(*sizes.values())) == 1
+    reasons = {
+        scores.WEIGHTS: weights.missing,
+        scores.ONE_SIZE: '' if one_size else 'needs pictures of one size',
+        scores.REAL: '' if known is None else 'needs the pictures of --real',
+        scores.TRUTH: '' if 'truth' in folders else 'needs --truth',
+        scores.CLASSES: 'needs --predictions',
+        scores.CYCLE: 'needs --workdir',
+    }
     left_out = scores.lacking(names, reasons)
     for name in names:
         features = scores.METRICS[name].features
         if known is not None and features and features.name not in known:
             left_out[name] = 'not in the file of --real'
     scores.check_some(names, left_out)
+    computed = [name for name in names if name not in left_out]
 
     fake_pictures = folders['fake']
     direction = Direction(
         Extractor(weights.params, batch_size),
-        [name for name in names if name not in left_out],
+        computed,
         count=len(fake_pictures),
         real=known or folders['real'],
         inputs=_partners(folders, 'input'),
@@ -102,7 +103,7 @@ def evaluate_folders(
         for name, folder in folders.items()
     }
     protocol = {'real': str(real), 'folders': described, 'scored_files': _names(fake_pictures)}
-    protocol |= report.protocol([name for name in names if name not in left_out], weights.sha256)
+    protocol |= report.protocol(computed, weights.sha256)
     return recorded | {'not_computed': left_out, 'protocol': protocol}
 
 
@@ -183,7 +184,7 @@ class LabelMaps:
         void: np.ndarray | None = None,
         label_ids: bool = False,
     ):
-        self.names = [folder.name(i) for i in range(len(folder))]
+        self.names = _names(folder)
         self._classes, self._label_ids = len(palette), label_ids
         self._palette = palette if void is None else np.concatenate([palette, void])
 
@@ -244,7 +245,8 @@ def _partners(folders: Mapping[str, Folder], name: str) -> View | None:
     if name not in folders:
         return None
     other = folders[name]
-    return View(other, paired.match(_names(folders['fake']), _names(other), f'--fake and --{name}'))
+    places = paired.match(_names(folders['fake']), _names(other), f'--fake and --{name}')
+    return View(other.__getitem__, places)
 
 
 def _open(flag: str, path: PathLike) -> Folder:

@@ -86,18 +86,15 @@ def _check(keep_best: str, chosen: Iterable[str], unavailable: Mapping[str, str]
             f'scores: {names}.'
         )
     if direction not in metric.directions:
-        raise UserError(
-            f'keep_best is {keep_best!r}, but {score} is computed of {metric.directions[0]} only; '
-            f'set --config.keep_best={score}_{metric.directions[0]}.'
+        only = metric.directions[0]
+        why = f'{score} is computed of {only} only; set --config.keep_best={score}_{only}.'
+    elif metric.name in unavailable:
+        why = f'{metric.name} cannot be computed: {unavailable[metric.name]}.'
+    elif metric.name not in chosen:
+        why = (
+            f'{metric.name} is not computed, only {", ".join(sorted(chosen))}; choose another, or '
+            'put it into --config.evaluate_metrics.'
         )
-    if metric.name in unavailable:
-        raise UserError(
-            f'keep_best is {keep_best!r}, but {metric.name} cannot be computed: '
-            f'{unavailable[metric.name]}.'
-        )
-    if metric.name not in chosen:
-        raise UserError(
-            f'keep_best is {keep_best!r}, but {metric.name} is not computed, only '
-            f'{", ".join(sorted(chosen))}; choose another, or put it into '
-            '--config.evaluate_metrics.'
-        )
+    else:
+        return
+    raise UserError(f'keep_best is {keep_best!r}, but {why}')

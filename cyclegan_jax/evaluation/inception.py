@@ -9,7 +9,7 @@ several points of FID, so that a score without its protocol means nothing.
 """
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +46,7 @@ def features(params: Params, images: Array) -> Array:
 
     def unit(name, x, features, kernel=1, stride=1, padding='SAME'):
         weights, bias = params[name]
-        return jax.nn.relu(_convolve(x, weights, stride, padding) + bias.reshape(1, 1, 1, -1))
+        return jax.nn.relu(convolve(x, weights, stride, padding) + bias.reshape(1, 1, 1, -1))
 
     return _network(unit, images)
 
@@ -59,7 +59,7 @@ def kernel_shapes() -> dict[str, tuple[int, int, int, int]]:
     def unit(name, x, features, kernel=1, stride=1, padding='SAME'):
         height, width = (kernel, kernel) if isinstance(kernel, int) else kernel
         shapes[name] = (features, x.shape[-1], height, width)
-        return _convolve(x, jnp.zeros((height, width, x.shape[-1], features)), stride, padding)
+        return convolve(x, jnp.zeros((height, width, x.shape[-1], features)), stride, padding)
 
     jax.eval_shape(functools.partial(_network, unit), jnp.zeros((1, SIZE, SIZE, 3)))
     return shapes
@@ -146,7 +146,8 @@ def _chain(unit: Unit, x: Array, name: str, *layers: tuple) -> Array:
     return x
 
 
-def _convolve(x: Array, kernel: Array, stride: int, padding: str) -> Array:
+def convolve(x: Array, kernel: Array, stride: int, padding: str | Sequence) -> Array:
+    """x (n, h, w, in) with a kernel (h, w, in, out), in float32 on any device."""
     return lax.conv_general_dilated(
         x,
         kernel,

@@ -13,7 +13,6 @@ from typing import NamedTuple
 import numpy as np
 from absl import logging
 
-from cyclegan_jax import storage
 from cyclegan_jax.errors import UserError, describe, shortlist
 from cyclegan_jax.evaluation import inception
 from cyclegan_jax.interop.files import read_tensors, write_safetensors
@@ -84,8 +83,7 @@ def load(path: str | os.PathLike) -> tuple[Params, str]:
 def convert(source: str | os.PathLike, target: str | os.PathLike) -> None:
     """Copies the weights to a .safetensors file, which is read without torch."""
     tensors, sha256 = _read(Path(source))
-    with storage.whole(target) as temporary:
-        write_safetensors(temporary, tensors, {_SHA256: sha256})
+    write_safetensors(Path(target), tensors, {_SHA256: sha256})
 
 
 def fold(tensors: Mapping[str, np.ndarray]) -> Params:
@@ -135,7 +133,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
             tensors, _ = read_tensors(path)
     except WeightsError:
         raise
-    except (ValueError, ImportError) as error:
+    except UserError as error:
         raise WeightsError(f'Inception weights: {error}') from error
     return tensors, sha256
 

@@ -45,16 +45,16 @@ def as_they_are(images: Images) -> Iterator[tuple[np.ndarray, None]]:
 
 
 class View:
-    """Some of the images, in the order of `indices`; read when they are asked for."""
+    """The images `read(i)` for i of `indices`, in that order; read when they are asked for."""
 
-    def __init__(self, images: Images, indices: Sequence[int]):
-        self._images, self._indices = images, indices
+    def __init__(self, read: Callable[[int], np.ndarray], indices: Sequence[int]):
+        self._read, self._indices = read, indices
 
     def __len__(self) -> int:
         return len(self._indices)
 
     def __getitem__(self, number: int) -> np.ndarray:
-        return self._images[self._indices[number]]
+        return self._read(self._indices[number])
 
 
 class Mean:
@@ -94,8 +94,7 @@ def shuffled_likeness(truth: Images) -> Mean | None:
     distance = _SHUFFLE % len(truth) or 1  # of seven, the seventh further on is the right one
 
     def compare(number, output, _):
-        wrong = truth[(number + distance) % len(truth)]
-        return {f'{name}_shuffled': value for name, value in _compare(output, wrong).items()}
+        return _compare(output, truth[(number + distance) % len(truth)], '{}_shuffled')
 
     return Mean(compare)
 
@@ -105,11 +104,7 @@ def reconstruction(inputs: Images) -> Mean:
 
     Only a diagnosis: a generator that changes nothing reconstructs perfectly.
     """
-
-    def compare(number, _, cycled):
-        return {f'cycle_{k}': value for k, value in _compare(cycled, inputs[number]).items()}
-
-    return Mean(compare)
+    return Mean(lambda number, _, cycled: _compare(cycled, inputs[number], 'cycle_{}'))
 
 
 def correlation(inputs: Images) -> Mean:
@@ -119,11 +114,11 @@ def correlation(inputs: Images) -> Mean:
     )
 
 
-def _compare(x: np.ndarray, y: np.ndarray) -> Scores:
+def _compare(x: np.ndarray, y: np.ndarray, name: str = '{}') -> Scores:
     return {
-        'psnr': paired.psnr(x[None], y[None])[0],
-        'ssim': paired.ssim(x[None], y[None])[0],
-        'l1': np.abs(x.astype(np.int16) - y).mean() / 127.5,
+        name.format('psnr'): paired.psnr(x[None], y[None])[0],
+        name.format('ssim'): paired.ssim(x[None], y[None])[0],
+        name.format('l1'): np.abs(x.astype(np.int16) - y).mean() / 127.5,
     }
 
 

@@ -7,7 +7,8 @@ it can be compared with no paper. Any change here that changes a value needs a n
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
+
+from cyclegan_jax.evaluation.inception import convolve
 
 Array = jax.Array
 
@@ -37,14 +38,6 @@ def features(params: list[Array], images: Array) -> Array:
     x = images.astype(jnp.float32) / 127.5 - 1
     moments = []
     for kernel in params:
-        x = lax.conv_general_dilated(
-            x,
-            kernel,
-            (2, 2),
-            ((1, 1), (1, 1)),
-            dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-            precision=lax.Precision.HIGHEST,
-        )
-        x = jax.nn.relu(x)
+        x = jax.nn.relu(convolve(x, kernel, 2, ((1, 1), (1, 1))))
         moments += [x.mean(axis=(1, 2)), x.std(axis=(1, 2))]
     return jnp.concatenate(moments, axis=-1)

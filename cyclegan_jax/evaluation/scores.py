@@ -254,13 +254,14 @@ def lacking(names: Iterable[str], reasons: Mapping[str, str]) -> dict[str, str]:
     """{metric: why} of the metrics asked for that cannot be computed.
 
     Args:
-      reasons: {need: why it cannot be met}, of the needs above.
+      reasons: {need: why it cannot be met, or '' if it can}, of the needs above.
     """
-    return {
-        metric.name: next(reasons[need] for need in metric.needs if need in reasons)
+    found = {
+        metric.name: next(filter(None, map(reasons.get, metric.needs)), '')
         for metric in METRICS.values()
-        if metric.name in names and not reasons.keys().isdisjoint(metric.needs)
+        if metric.name in names
     }
+    return {name: why for name, why in found.items() if why}
 
 
 def check_some(names: Iterable[str], unavailable: Mapping[str, str]) -> None:

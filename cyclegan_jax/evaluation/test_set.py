@@ -7,6 +7,7 @@ from pathlib import PurePath
 import numpy as np
 
 from cyclegan_jax.data import Dataset
+from cyclegan_jax.data.images import centre_crop
 from cyclegan_jax.evaluation import inception_weights, paired, scores
 from cyclegan_jax.evaluation.direction import Direction, Extractor
 from cyclegan_jax.evaluation.inception_weights import Weights
@@ -55,14 +56,13 @@ class TestSet:
         batch_size: int = 16,
     ):
         classes = dataset.test_labels()
-        images = {d: _Cropped(tests, dataset.image_size) for d, tests in dataset.tests.items()}
+        images = {d: _cropped(tests, dataset.image_size) for d, tests in dataset.tests.items()}
         truth = _pair(dataset, images, paired)
-        needs = (
-            (scores.WEIGHTS, weights.params, weights.missing),
-            (scores.TRUTH, truth, _NO_TRUTH),
-            (scores.CLASSES, classes, _NO_CLASSES),
-        )
-        reasons = {need: why for need, found, why in needs if found is None}
+        reasons = {
+            scores.WEIGHTS: weights.missing,
+            scores.TRUTH: _NO_TRUTH if truth is None else '',
+            scores.CLASSES: _NO_CLASSES if classes is None else '',
+        }
         self.unavailable = scores.lacking(metrics, reasons)
         extractor = Extractor(weights.params, batch_size)
         self._inputs, self._batch_size, self.directions = {}, batch_size, {}
@@ -109,26 +109,16 @@ class TestSet:
             yield from zip(outputs, cycled, strict=True)
 
 
-class _Cropped:
+def _cropped(images: Images, size: tuple[int, int]) -> View:
     """The centre of images, of the size that the networks see."""
-
-    def __init__(self, images: Images, size: tuple[int, int]):
-        self._images, self._size = images, size
-
-    def __len__(self) -> int:
-        return len(self._images)
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        image = self._images[number]
-        top, left = ((n - m) // 2 for n, m in zip(image.shape, self._size, strict=False))
-        return image[top : top + self._size[0], left : left + self._size[1]]
+    return View(lambda i: centre_crop(images[i], size), range(len(images)))
 
 
 def _like_tests(dataset: Dataset, domain: str) -> Images:
     """Training images, made as test images are."""
     resized_size = dataset.tests[domain].resized_size
     train = dataclasses.replace(dataset.train[domain], resized_size=resized_size, kept=None)
-    return _Cropped(train, dataset.image_size)
+    return _cropped(train, dataset.image_size)
 
 
 def _pair(
@@ -145,6 +135,8 @@ def _pair(
     if not known:
         return None
     return {
-        target: View(images[target], paired.match(names[source], names[target], 'test images'))
+        target: View(
+            images[target].__getitem__, paired.match(names[source], names[target], 'test images')
+        )
         for source, target in ('ab', 'ba')
     }

@@ -16,7 +16,7 @@ from cyclegan_jax.data import synthetic
 from cyclegan_jax.errors import UserError, check_at_least, shortlist
 from cyclegan_jax.evaluation import inception_weights, report, scores
 from cyclegan_jax.evaluation.test_set import Keep, TestSet
-from cyclegan_jax.interop import Network, load_pretrained, make_module
+from cyclegan_jax.interop import Network, load_checkpoint, make_module
 from cyclegan_jax.sharding import Batched
 from cyclegan_jax.train_step import make_translate
 
@@ -58,10 +58,10 @@ def evaluate_run(
     check_at_least('batch_size', batch_size, 1)
     config = _read_config(workdir)
     steps = _steps(workdir, step)
-    loaded = _load(workdir, steps, fall_back=step in ('latest', 'all'))
+    loaded = _load(workdir, steps)
     first = next(loaded)
     if save_images and not overwrite:
-        for each in [first[0]] if step == 'latest' else steps:
+        for each in [first[0], *steps[1:]]:
             _check_empty(Path(save_images, f'step_{each}'))
     weights = inception_weights.find(inception, any(map(scores.needs_weights, names)))
     # Without a cache only those training images are decoded that the floor needs.
@@ -100,8 +100,7 @@ def evaluate_run(
         return {'step': step, **recorded, **unavailable}
 
     translators = _translators(first[1], batch_size)
-    rest = () if step == 'latest' else loaded
-    return (score(*each) for each in itertools.chain([first], rest))
+    return (score(*each) for each in itertools.chain([first], loaded))
 
 
 def _read_config(workdir: Path) -> dict:
@@ -118,14 +117,16 @@ def _read_config(workdir: Path) -> dict:
     return config
 
 
-def _steps(workdir: Path, step: int | str) -> list[int]:
-    """The checkpoints that may be scored, in the order in which they are tried."""
+def _steps(workdir: Path, step: int | str) -> list[int | None]:
+    """The checkpoints to score; None is the newest good one."""
     with Checkpoints(workdir / 'checkpoints') as checkpoints:
         found = checkpoints.steps()
         if not found:
             raise UserError(f'there is no checkpoint in {checkpoints.directory}')
-        if step in ('latest', 'all'):
-            return found if step == 'all' else found[::-1]
+        if step == 'latest':
+            return [None]
+        if step == 'all':
+            return found
         if step == 'best':
             return [checkpoints.best()]
     if not str(step).isdecimal():
@@ -135,25 +136,24 @@ def _steps(workdir: Path, step: int | str) -> list[int]:
     return [int(step)]
 
 
-def _load(
-    workdir: Path, steps: Sequence[int], fall_back: bool
-) -> Iterator[tuple[int, dict[str, Network]]]:
+def _load(workdir: Path, steps: Sequence[int | None]) -> Iterator[tuple[int, dict[str, Network]]]:
     """(step, networks) of each checkpoint; passes over damaged ones with a warning.
 
     Raises:
-      CheckpointError: one is damaged that was named, or all are.
+      CheckpointError: all are damaged.
     """
     good = 0
-    for number, step in enumerate(steps, 1):
-        try:
-            networks = load_pretrained(workdir, step=step)
-        except CheckpointError as error:
-            if not fall_back or (number == len(steps) and not good):
-                raise
-            logging.warning('Checkpoint %d is passed over: %s', step, error)
-        else:
-            good += 1
-            yield step, networks
+    with Checkpoints(workdir / 'checkpoints') as checkpoints:
+        for number, step in enumerate(steps, 1):
+            try:
+                networks, _, step = load_checkpoint(checkpoints, step)
+            except CheckpointError as error:
+                if number == len(steps) and not good:
+                    raise
+                logging.warning('Checkpoint %d is passed over: %s', step, error)
+            else:
+                good += 1
+                yield step, networks
 
 
 def _translators(networks: Mapping[str, Network], batch_size: int) -> dict[str, Batched]:
