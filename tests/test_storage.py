@@ -1,26 +1,14 @@
 """Files that appear whole or not at all, and files that come from elsewhere."""
 
-import contextlib
 import json
 import os
-import resource
 from pathlib import Path
 
 import pytest
+from disks import full_disk
 
 from cyclegan_jax import storage
 from cyclegan_jax.errors import UserError
-
-
-@contextlib.contextmanager
-def full_disk(bytes_left):
-    """Writing fails as on a full disk, with another error number."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_write_json_replaces_the_file_whole_or_not_at_all(tmp_path):

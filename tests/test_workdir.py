@@ -1,7 +1,5 @@
-import contextlib
 import errno
 import os
-import resource
 import signal
 import subprocess
 import sys
@@ -10,6 +8,7 @@ from pathlib import Path
 
 import portalocker
 import pytest
+from disks import full_disk
 
 from cyclegan_jax.workdir import WorkdirError, open_workdir
 
@@ -72,17 +71,6 @@ def test_a_read_only_directory_is_refused():
             if root:
                 os.seteuid(0)
             workdir.chmod(0o755)
-
-
-@contextlib.contextmanager
-def full_disk(bytes_left):
-    """Writing fails as on a full disk, with another error number."""
-    old = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (bytes_left, old[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, old)
 
 
 def test_a_full_disk_is_refused(tmp_path):
