@@ -39,6 +39,18 @@ TINY = {
 pytestmark = pytest.mark.slow
 
 
+_started = []
+
+
+@pytest.fixture(autouse=True)
+def none_is_left():
+    """Ends what a test has started, and closes its streams."""
+    yield
+    while _started:
+        with _started.pop() as run:
+            run.kill()
+
+
 def start(workdir, *flags, devices=1, **fields):
     command = [sys.executable, 'main.py', '--config=configs/synthetic.py', f'--workdir={workdir}']
     command += [f'--config.{name}={value}' for name, value in {**TINY, **fields}.items()]
@@ -50,7 +62,7 @@ def start(workdir, *flags, devices=1, **fields):
     for flag in [f for f in flags if '=' in f]:
         environment.update([flag.split('=')])
     command += [flag for flag in flags if '=' not in flag]
-    return subprocess.Popen(
+    run = subprocess.Popen(
         command,
         cwd=ROOT,
         env=environment,
@@ -58,6 +70,8 @@ def start(workdir, *flags, devices=1, **fields):
         stderr=subprocess.PIPE,
         text=True,
     )
+    _started.append(run)
+    return run
 
 
 def read_until(process, pattern):
