@@ -149,6 +149,8 @@ def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | 
         title = printable(f'{args.fake} against {args.real}')
         yield found, [report.table(title, found)], args.output
     else:
+        if args.all_steps and args.step != 'latest':
+            raise UserError(f'--all-steps and --step={args.step} exclude each other; leave one out')
         if args.output and args.all_steps:
             raise UserError('--output is one file but --all-steps writes several; leave one out')
         for found in evaluation.evaluate_run(

@@ -1,11 +1,16 @@
 """SIGTERM, SIGHUP and Ctrl-C as a request that the loop grants between two steps."""
 
+import contextlib
 import os
 import signal
+import sys
+from collections.abc import Iterator
 from types import FrameType
 
 import jax
 from jax.experimental import multihost_utils
+
+_ONCE_MORE = b'\nFinishing the step and saving; the same signal once more ends at once, unsaved.\n'
 
 # Windows has no SIGHUP: there a closed console is told otherwise.
 _SIGNALS = [
@@ -46,5 +51,32 @@ class Interrupt:
     def _receive(self, number: int, _: FrameType | None) -> None:
         signal.signal(number, signal.SIG_DFL)
         self._signal = number
+        with contextlib.suppress(OSError):
+            os.write(2, _ONCE_MORE)  # print may have been interrupted, and cannot be entered again
         if not self._alone:
             os.kill(os.getpid(), signal.SIGTERM)
+
+
+@contextlib.contextmanager
+def ends_at_once(message: str) -> Iterator[None]:
+    """Has Ctrl-C tell a message and end the process, status 130, where there is nothing to save.
+
+    KeyboardInterrupt will not do while something compiles: where it is raised within a callback of
+    the garbage collector it is swallowed, and the process would crash on its way out.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        with contextlib.suppress(OSError):
+            os.write(2, f'{message}\n'.encode())
+        if sys.stdout is not None:
+            with contextlib.suppress(RuntimeError, OSError):
+                sys.stdout.flush()
+        os._exit(128 + number)
+
+    previous = signal.getsignal(signal.SIGINT)
+    if previous != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)

@@ -18,6 +18,7 @@ from cyclegan_jax import checks, data, interop, log, sharding, train_state
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation.in_training import Scorer
+from cyclegan_jax.interrupt import ends_at_once
 from cyclegan_jax.observer import Observer
 from cyclegan_jax.program import make_networks, make_program
 from cyclegan_jax.storage import write_json
@@ -123,7 +124,8 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     elif pretrained:
         progress.log(f'Starting with {", ".join(pretrained)} of {config.init_from}.')
     began = time.perf_counter()
-    compiled = program.step.lower(program.state, program.batch).compile()
+    with ends_at_once('Interrupted while compiling; the last checkpoint is intact.'):
+        compiled = program.step.lower(program.state, program.batch).compile()
     progress.log(f'Compiled in {time.perf_counter() - began:.1f} s.')
     return Run(
         config=config,

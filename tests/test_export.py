@@ -10,6 +10,8 @@ from flax import traverse_util
 from translate_fixtures import RESNET, random_network
 
 from cyclegan_jax import export, interop
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.inference import exporting
 from cyclegan_jax.inference.exporting import FORMATS
 from cyclegan_jax.interop import make_module, param_shapes
 from cyclegan_jax.interop.files import write_safetensors
@@ -281,3 +283,11 @@ def test_push_without_a_connection_keeps_the_export(tmp_path, monkeypatch, capsy
     error = capsys.readouterr().err
     assert 'no route to host' in error and 'The export itself is complete' in error
     assert (tmp_path / 'out' / 'model.safetensors').exists()
+
+
+def test_the_workdir_of_a_run_is_not_exported_into(tmp_path):
+    """Its config.json, every field of the run, would be replaced."""
+    (tmp_path / 'checkpoints').mkdir()
+    with pytest.raises(UserError, match='is the workdir of a run'):
+        exporting.export({}, tmp_path, 'safetensors')
+    assert not (tmp_path / 'config.json').exists()

@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 
 import pytest
 
@@ -35,3 +37,17 @@ def test_what_nohup_ignores_stays_ignored():
     with Interrupt() as interrupt:
         os.kill(os.getpid(), signal.SIGHUP)
         assert interrupt.requested(1) is None
+
+
+def test_ctrl_c_ends_at_once_even_where_python_swallows_exceptions():
+    """In callbacks of the garbage collector, as JAX has them."""
+    code = """
+import gc, os, signal
+from cyclegan_jax.interrupt import ends_at_once
+gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))
+with ends_at_once('nothing is lost'):
+    gc.collect()
+print('went on')
+"""
+    done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (130, '', 'nothing is lost\n')

@@ -186,10 +186,15 @@ def export(networks: Networks, folder: Path, format: str) -> str | None:
       What there is to say of the files, if anything.
 
     Raises:
-      UserError: as the functions above; or the folder is a file.
+      UserError: as the functions above; or the folder is a file, or the workdir of a run.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f'--output={folder} is a file; name a folder, which is made if need be.')
+    if (folder / 'checkpoints').is_dir():
+        raise UserError(
+            f'--output={folder} is the workdir of a run, whose config.json would be replaced; name '
+            'another folder.'
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return _WRITERS[format](networks, folder)
 

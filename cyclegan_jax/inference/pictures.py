@@ -47,6 +47,8 @@ _FORMATS = {
     '.jfif': _JPEG,
     '.webp': _Format('WEBP', alpha=True, largest=16383, options={'quality': 95, 'exif': _EXIF}),
     '.ppm': _Format('PPM', options={}),
+    '.pgm': _Format('PPM', options={}),
+    '.pnm': _Format('PPM', options={}),
     '.bmp': _Format('BMP', options={}),
     '.gif': _Format('GIF', largest=65535, options={'comment': _MARK}),
     '.avif': _Format('AVIF', alpha=True, largest=65536, options={'quality': 90, 'exif': _EXIF}),
@@ -146,8 +148,10 @@ def write(image: Image.Image, path: Path) -> None:
     kind, info = format_of(path), image.info
     check_size(image.size, path)
     if image.mode.startswith('I;16') and not kind.deep:
+        logging.warning('%s: 16 bits become 8, as %s holds no more', path, kind.name)
         image = Image.fromarray(_to_8_bits(np.asarray(image)))
     if image.has_transparency_data and not kind.alpha:
+        logging.warning('%s: transparency is put on white, as %s has none', path, kind.name)
         opaque = Image.fromarray(images.on_white(np.asarray(image.convert('RGBA'))))
         image = opaque.convert('L') if image.mode == 'LA' else opaque
     path.parent.mkdir(parents=True, exist_ok=True)
