@@ -89,6 +89,7 @@ def test_start_up(tmp_path):
     assert warm['first_step'] < cold['first_step']
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize('what', ['train_step', 'translate'])
 def test_compare(what, tmp_path):
     pytest.importorskip('torch')

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parents[1]
 PAGE = (ROOT / 'docs' / 'extending.md').read_text()
 STEP = re.compile(r'^(New file|Change) `(\S+)`:\n\n```\w+\n(.*?)^```$', re.DOTALL | re.MULTILINE)
