@@ -34,10 +34,7 @@ def run_command(command: Callable[[], int], *, interrupted: str, out_of_memory: 
 
     try:
         return command()
-    except (
-        UserError,
-        OSError,
-    ) as error:  # an OSError is of the machine: no file, no room, no right
+    except (UserError, OSError) as error:  # the latter: no file, no room, no right
         tell(f'error: {describe(error)}')
         return getattr(error, 'status', UserError.status)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
