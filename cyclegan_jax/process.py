@@ -1,5 +1,6 @@
 """What every command does for its process: settings before, one line and a status at the end."""
 
+import argparse
 import contextlib
 import ctypes
 import logging
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from absl import logging as absl_logging
 
+from cyclegan_jax import storage
 from cyclegan_jax.errors import UserError, describe, printable, tell
 
 _CACHE_BYTES = 2 * 2**30  # a whole step takes some 10 MB; what was used least goes first
@@ -34,7 +36,7 @@ def run_command(command: Callable[[], int], *, interrupted: str, out_of_memory: 
 
     try:
         return command()
-    except (UserError, OSError) as error:  # the latter: no file, no room, no right
+    except (UserError, OSError, *storage.outages()) as error:  # no file, no room, no right, no way
         tell(f'error: {describe(error)}')
         return getattr(error, 'status', UserError.status)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -54,6 +56,24 @@ def run_command(command: Callable[[], int], *, interrupted: str, out_of_memory: 
             sys.stdout.flush()
         # Without a farewell: a compiler that still runs in its threads would crash on the way.
         os._exit(130)
+
+
+def path_name(text: str) -> str:
+    """A flag's value that names a file or folder, on this machine or in a bucket."""
+    try:
+        storage.as_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def local_name(text: str) -> str:
+    """A flag's value that names a file or folder on this machine."""
+    try:
+        storage.check_local(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _has_devices() -> bool:

@@ -23,7 +23,7 @@ from cyclegan_jax.observer import Observer
 from cyclegan_jax.program import make_networks, make_program
 from cyclegan_jax.storage import write_json
 from cyclegan_jax.train_state import TrainState
-from cyclegan_jax.workdir import open_workdir
+from cyclegan_jax.workdir import Workdir, open_workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,9 +69,10 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     nets = make_networks(config)  # a kind that does not exist is told before images are read
     mesh = sharding.make_mesh(config.batch_size)
     checks.check_accumulate(config, mesh.size)
-    if first:
-        resources.enter_context(open_workdir(workdir))
-    checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
+    opened = resources.enter_context(open_workdir(workdir)) if first else Workdir(workdir)
+    checkpoints = Checkpoints(
+        workdir / 'checkpoints', keep=config.keep_checkpoints, before_commit=opened.copy
+    )
     resources.callback(checkpoints.close)
     pretrained, saved = {}, {}
     if (newest := checkpoints.newest_good()) is not None:
@@ -105,8 +106,8 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
 
     # From here on the workdir is this run's: what is in it may be changed.
     if first:
-        write_json(workdir / 'config.json', config.to_dict())
-    writer = log.MetricWriter(workdir, resume_step=start, active=first)
+        write_json(opened.files / 'config.json', config.to_dict())
+    writer = log.MetricWriter(opened.files, resume_step=start, active=first)
     resources.callback(writer.close)
     progress = log.Progress(total_steps, start=start, active=first)
     resources.callback(progress.close)
@@ -117,7 +118,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         )
         return None
     domains = {'a': config.domain_a, 'b': config.domain_b}
-    observer = Observer(workdir, mesh, dataset, nets, domains, scorer, writer, progress)
+    observer = Observer(opened.files, mesh, dataset, nets, domains, scorer, writer, progress)
     observer.introduce(program.state, steps_per_epoch, total_steps)
     if start:
         progress.log(f'Resuming after step {start}.')

@@ -16,6 +16,7 @@ from absl import logging
 from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cyclegan_jax import storage
 from cyclegan_jax.errors import UserError, describe
 
 Array = jax.Array
@@ -99,7 +100,7 @@ def on_first(call: Callable[[], _T], error: type[UserError] = UserError) -> _T:
     if jax.process_index() == 0:
         try:
             found = call()
-        except (UserError, OSError) as raised:
+        except (UserError, OSError, *storage.outages()) as raised:
             mistake, cause = describe(raised), raised
     text = np.frombuffer(json.dumps([found, mistake]).encode(), np.uint8)
     with jax.transfer_guard('allow'):

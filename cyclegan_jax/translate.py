@@ -14,6 +14,8 @@ from pathlib import Path
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    from cyclegan_jax.process import local_name, path_name
+
     parser = argparse.ArgumentParser(
         prog='python -m cyclegan_jax.translate',
         description=__doc__,
@@ -24,6 +26,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         '--model',
         required=True,
+        type=path_name,
         metavar='DIR|FILE|ID',
         help='workdir of a run, exported folder, .safetensors, .pth or .bin file, or user/name of '
         'the Hugging Face hub',
@@ -35,8 +38,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help='a2b (default) or b2a; a2b,b2a does both, in folders of their own',
     )
     add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
-    add('--input', required=True, metavar='FILE|DIR|GLOB', help='pictures; quote a GLOB')
-    add('--output', required=True, metavar='DIR', type=Path)
+    add(
+        '--input',
+        required=True,
+        type=local_name,
+        metavar='FILE|DIR|GLOB',
+        help='pictures; quote a GLOB',
+    )
+    add('--output', required=True, metavar='DIR', type=lambda text: Path(local_name(text)))
     add(
         '--size',
         type=_size,
