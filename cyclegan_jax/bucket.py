@@ -8,6 +8,7 @@ is free.
 
 import contextlib
 import json
+import math
 import os
 import shutil
 import socket
@@ -29,6 +30,7 @@ _RENEW_EVERY = 20.0  # seconds
 _RUNS_OUT = 120.0  # seconds without a renewal, after which another may take it
 _LONG_AGO = 600.0  # seconds that no two clocks differ by: such a lock need not be watched
 _COPY_EVERY = 1.0  # seconds
+_LARGE = 2**24  # bytes; files that outgrow this, as TensorBoard's, only when a checkpoint is saved
 _TIMEOUT = 60.0  # seconds for one access to the lock
 _KEPT = 'metrics.jsonl'  # what a run that goes on reads of its files
 
@@ -67,7 +69,7 @@ def open_bucket(path: Path) -> Iterator[tuple[Path, Callable[[], None]]]:
         with repeated(lock.renew, _RENEW_EVERY):
             copies.fetch()
             try:
-                with repeated(lambda: lock.lost or copies.update(), _COPY_EVERY):
+                with repeated(lambda: lock.lost or copies.update(_LARGE), _COPY_EVERY):
                     yield files, copy
             finally:
                 if not lock.lost and copies.update():
@@ -153,8 +155,10 @@ class Lock:
             if not self.lost and not self._write(self._generation):
                 # An answer may have been lost on the way, not the lock.
                 now = self._read()
-                self.lost = _Holder(now.value).id != self._id
-                self._generation = now.stamp.generation
+                if _Holder(now.value).id == self._id:
+                    self._generation = now.stamp.generation
+                else:
+                    self.lost = True
         except Exception as error:  # the next time may do
             logging.warning('%s: the lock could not be renewed: %s', self._where, describe(error))
 
@@ -229,14 +233,17 @@ class Copies:
         path.write_bytes(content)
         self._copied[path] = _state(path)
 
-    def update(self) -> bool:
-        """Copies what has changed; a failure is one warning, and tried again the next time."""
+    def update(self, below: float = math.inf) -> bool:
+        """Copies what has changed, of files with fewer bytes; False if that failed.
+
+        A failure is one warning, and tried again the next time.
+        """
         with self._one_at_a_time:
             try:
                 for path in sorted(self._files.rglob('*')):
                     # One with a point is not whole yet.
                     if path.is_file() and not path.name.startswith('.'):
-                        self._copy(path)
+                        self._copy(path, below)
             except Exception as error:  # of a library for each way to fail
                 if not self._failed:
                     logging.warning(
@@ -249,9 +256,9 @@ class Copies:
             self._failed = False
             return True
 
-    def _copy(self, path: Path) -> None:
+    def _copy(self, path: Path, below: float) -> None:
         state = _state(path)  # before it is read: what is written meanwhile is copied next time
-        if self._copied.get(path) != state:
+        if self._copied.get(path) != state and state[0] < below:
             target = self._bucket / path.relative_to(self._files).as_posix()
             target.write_bytes(path.read_bytes())
             self._copied[path] = state

@@ -157,8 +157,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             return None
         saved = self._inspect(step)
         self._verified = self._saved = None
-        state = checkpoint_format.load(saved, abstract_state)
-        return state, saved.metadata, step
+        return checkpoint_format.load(saved, abstract_state), saved.metadata, step
 
     def restore_networks(
         self,
@@ -269,11 +268,12 @@ class Checkpoints(contextlib.AbstractContextManager):
                 f'all checkpoints in {self.directory} are damaged: {shortlist(damaged)}; bring '
                 'back a good copy of one, or start again in another workdir.'
             )
-        if self._note.exists():
-            raise CheckpointError(
-                f'{self.directory} has no checkpoint, but {self._note} says that there were some; '
-                'bring them back, or remove that file to start again.'
-            )
+        for note in (self._note, self.directory / 'best.json'):  # the latter up to 0.1.0
+            if note.exists():
+                raise CheckpointError(
+                    f'{self.directory} has no checkpoint, but {note} says that there were some; '
+                    'bring them back, or remove that file to start again.'
+                )
         return None
 
     def _by_trust(self) -> list[int]:
@@ -327,4 +327,4 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     def _set_aside(self, step: int, reason: object) -> None:
         aside = self._folders.set_aside(step)
-        logging.error('Checkpoint %d is damaged, and now called %s: %s', step, aside, reason)
+        logging.error('Checkpoint %d is damaged, and set aside as %s: %s', step, aside, reason)

@@ -1,7 +1,8 @@
 """The folders of checkpoints, named by step: how one appears at once, and goes at once.
 
-On a disk that is a rename: `<step>.tmp` is no checkpoint yet, or none any more. A bucket renames
-one file after the other. There an empty object `<step>.tmp` says so of the folder `<step>`.
+On a disk that is a rename: `<step>.tmp` is no checkpoint yet, or none any more, `<step>.damaged` is
+none because of its files. A bucket renames one file after the other. There an empty object of such
+a name says so of the folder `<step>`.
 """
 
 import re
@@ -70,7 +71,7 @@ class Folders:
 class BucketFolders(Folders):
     def steps(self) -> list[int]:
         names = self._names()
-        return [step for step in _numbers(names) if f'{step}.tmp' not in names]
+        return [s for s in _numbers(names) if not names & {f'{s}.tmp', f'{s}.damaged'}]
 
     def unfinished(self, step: int) -> Path:
         return self.path(step)
@@ -78,6 +79,9 @@ class BucketFolders(Folders):
     def begin(self, step: int) -> None:
         self.remove_unfinished()
         self._mark(step).write_bytes(b'')
+        if (damaged := self.directory / f'{step}.damaged').exists():
+            self.path(step).rmtree(missing_ok=True)
+            damaged.unlink()
 
     def commit(self, step: int) -> None:
         self._mark(step).unlink()
@@ -87,10 +91,8 @@ class BucketFolders(Folders):
         self._remove(step)
 
     def set_aside(self, step: int) -> Path:
-        # File by file. A kill in between leaves a folder that is damaged as it was before.
         aside = self.directory / f'{step}.damaged'
-        aside.rmtree(missing_ok=True)
-        self.path(step).rename(aside)
+        aside.write_bytes(b'')
         return aside
 
     def damaged(self) -> list[str]:

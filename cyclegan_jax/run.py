@@ -21,7 +21,7 @@ from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.interrupt import ends_at_once
 from cyclegan_jax.observer import Observer
 from cyclegan_jax.program import make_networks, make_program
-from cyclegan_jax.storage import write_json
+from cyclegan_jax.storage import read_json, write_json
 from cyclegan_jax.train_state import TrainState
 from cyclegan_jax.workdir import Workdir, open_workdir
 
@@ -78,8 +78,9 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     if (newest := checkpoints.newest_good()) is not None:
         saved = checkpoints.metadata(newest)
         checks.check_same_config(config, saved['config'])
-    elif config.init_from:
-        pretrained = _load_pretrained(config)
+    else:
+        sharding.on_first(lambda: _check_nothing_lost(workdir, opened.files))
+        pretrained = _load_pretrained(config) if config.init_from else {}
 
     dataset = data.load(
         **config.data,
@@ -152,6 +153,22 @@ def _make_scorer(config: ConfigDict, dataset: data.Dataset, checkpoints: Checkpo
         checkpoints.best_record(),
         config.data.name,
     )
+
+
+def _check_nothing_lost(workdir: Path, files: Path) -> None:
+    """Programs up to 0.1.0 did not note that there were checkpoints; then the log may tell.
+
+    Raises:
+      UserError: it goes past the second, which was begun only when the first was whole.
+    """
+    last = max((record['step'] for record in log.read_metrics(files)), default=0)
+    if last and (workdir / 'config.json').exists():
+        every = read_json(workdir / 'config.json').get('checkpoint_every')
+        if type(every) is int and last > 2 * every:
+            raise UserError(
+                f'{workdir} has no checkpoint, but its log goes to step {last}, and one was saved '
+                f'every {every}; bring them back, or remove metrics.jsonl to start again.'
+            )
 
 
 def _load_pretrained(config: ConfigDict) -> dict[str, dict]:

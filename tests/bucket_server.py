@@ -3,7 +3,6 @@
 python bucket_server.py PORT serves the bucket `runs` from memory until it is ended.
 """
 
-import http.server
 import sys
 from http import HTTPStatus
 
@@ -47,7 +46,6 @@ def serve(port):
             methods['POST'] = conditional(objects.insert, lambda r: r.query['name'][0])
         if methods.get('DELETE') is objects.delete:
             methods['DELETE'] = conditional(objects.delete, lambda r: r.params['object_id'])
-    http.server.HTTPServer = http.server.ThreadingHTTPServer
     server.create_server('127.0.0.1', port, in_memory=True, default_bucket='runs').run()
 
 
