@@ -93,9 +93,9 @@ def objects(folder: Path) -> dict[Path, int]:
 
     files, root = fsspec.url_to_fs(os.fspath(folder))
     found = files.find(root, detail=True)
-    sizes = {epath.Path(_BUCKET + name): found[name]['size'] for name in sorted(found)}
     # A console makes an empty object for a folder, and calls it like the folder.
-    return {path: size for path, size in sizes.items() if path != folder}
+    sizes = {epath.Path(_BUCKET + name): told['size'] for name, told in found.items()}
+    return {path: sizes[path] for path in sorted(sizes) if path != folder}
 
 
 def outages() -> tuple[type[Exception], ...]:

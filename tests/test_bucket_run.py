@@ -129,7 +129,6 @@ class TestCheckpoints:
         with monkeypatch.context() as patch:
             patch.setattr('cyclegan_jax.checkpoint_folders.BucketFolders._remove', kill)
             with pytest.raises(Killed):
-                two._commit(2)  # of which 1 is the best, and stays
                 two.save(3, make(3), METADATA)
                 two.wait()
         assert again(two).steps() == [1, 3]
@@ -161,7 +160,8 @@ def test_a_start_that_fails_leaves_nothing(folder):
 
 def test_images_are_those_of_a_disk(folder, tmp_path):
     rng = np.random.default_rng(0)
-    for name in ('trainA/x/2.png', 'trainA/1.jpg', 'trainA/notes.txt', 'trainA/.hidden.png'):
+    names = ('trainA/x/2.png', 'trainA/x-y/3.png', 'trainA/1.jpg')  # '-' comes before '/'
+    for name in (*names, 'trainA/notes.txt', 'trainA/.hidden.png'):
         path = tmp_path / name
         path.parent.mkdir(parents=True, exist_ok=True)
         if path.suffix == '.txt':
@@ -172,7 +172,8 @@ def test_images_are_those_of_a_disk(folder, tmp_path):
     there, here = (Folder(str(root), 'trainA', 3) for root in (folder, tmp_path))
     assert there.fingerprint() == here.fingerprint()
     assert there.name(0) == f'{folder}/trainA/1.jpg'
-    for i in range(2):
+    assert len(there) == len(here) == 3
+    for i in range(3):
         np.testing.assert_array_equal(there[i], here[i])
     assert Folder('', str(folder / 'trainA'), 3).fingerprint() == here.fingerprint()
     with pytest.raises(MissingSplit, match='testA'):
