@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import os
 import pkgutil
 import subprocess
 import sys
@@ -141,8 +142,8 @@ def test_sizes_may_be_height_and_width_in_a_file_and_on_the_command_line(tmp_pat
     config.data.crop_size = (64, 128)
     assert config.data.crop_size == (64, 128)
     code = (
-        'import sys, main; from absl import app\n'
-        'main.parse_flags(sys.argv); print(main._CONFIG.value.data.crop_size)'
+        'import sys; from cyclegan_jax import flags\n'
+        'flags.parse_flags(sys.argv); print(flags._CONFIG.value.data.crop_size)'
     )
     command = [sys.executable, '-c', code, '--config=configs/default.py', '--workdir=x']
     for text in ('(64, 128)', '64'):
@@ -217,6 +218,26 @@ def test_a_config_that_is_not_there_is_named(tmp_path):
     assert 'configs/nope.py' in result.stderr and 'Traceback' not in result.stderr
 
 
+def test_a_config_goes_by_its_name(tmp_path):
+    """Wherever the process works, and whatever else is called configs there."""
+    (tmp_path / 'configs.py').write_text('raise SystemExit("not this one")')
+    code = (
+        'import sys; from cyclegan_jax import flags\n'
+        'flags.parse_flags(sys.argv); print(flags._CONFIG.value.domain_b)'
+    )
+    for name, domain in (('horse2zebra', 'zebra'), ('nft:ape__2__punk', 'punk')):
+        command = [sys.executable, '-c', code, f'--config={name}', '--workdir=x']
+        environment = os.environ | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+        assert done.stdout.decode().strip() == domain, done.stderr.decode()
+
+
+def test_a_name_that_no_config_has_is_told():
+    result = main('--config=horse2zebr', '--workdir=x')
+    assert result.returncode == 1 and result.stderr.count('\n') == 1
+    assert "did you mean 'horse2zebra'" in result.stderr
+
+
 @pytest.mark.parametrize(
     ('arguments', 'missing'),
     [(['--workdir=x'], '--config'), (['--config=configs/synthetic.py'], '--workdir')],
@@ -236,5 +257,5 @@ def test_help_imports_nothing_heavy():
         'finally:\n    print({"jax", "flax", "numpy", "PIL"} & set(sys.modules), file=sys.stderr)'
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert '--workdir' in done.stdout
+    assert '--workdir' in done.stdout and done.returncode == 0
     assert done.stderr.strip() == 'set()'
