@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from small_run import FLAGS
 
 # The libraries below ours take their forms for Windows by its name; here they may have both.
 WITHOUT = """
@@ -26,19 +27,7 @@ flags.main()
 
 @pytest.mark.slow
 def test_a_step_is_trained_without_what_windows_lacks(tmp_path):
-    fields = {
-        'max_steps': 1,
-        'data.max_images': 2,
-        'data.load_size': 8,
-        'data.crop_size': 8,
-        'generator.width': 4,
-        'discriminator.width': 4,
-        'discriminator.num_layers': 1,
-        'evaluate_every': 0,
-        'keep_best': '',
-    }
-    flags = [f'--config.{name}={value}' for name, value in fields.items()]
-    command = [sys.executable, '-c', WITHOUT, '--config=synthetic', '--workdir=run', *flags]
+    command = [sys.executable, '-c', WITHOUT, '--config=synthetic', '--workdir=run', *FLAGS]
     environment = os.environ | {'PYTHONPATH': str(Path(__file__).parents[1]), 'XLA_FLAGS': ''}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
