@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
     config.data.resize = 'resize_and_crop'
     config.data.flip = True  # mirror half of the images, left to right
     config.data.channels_a = 3  # 1 (grey), 3 (RGB) or 4 (RGBA)
-    config.data.channels_b = 3
+    config.data.channels_b = 3  # those of domain b
     config.data.max_images = config_dict.placeholder(int)  # ~ use the first so many of each domain
     config.data.cache = 4.0  # ~ GiB for decoded images; a set that needs more is decoded anew
     config.data.num_threads = 4  # ~ that decode images; changes the speed, never the result
@@ -71,20 +71,20 @@ def get_config() -> ConfigDict:
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 2e-4  # ~ Adam's
-    config.optimizer.b1 = 0.5
-    config.optimizer.b2 = 0.999
+    config.optimizer.b1 = 0.5  # decay of Adam's mean of gradients
+    config.optimizer.b2 = 0.999  # decay of its mean of their squares
 
     config.schedule = ConfigDict()
     config.schedule.num_epochs = 200  # ~ an epoch shows as many images as the larger domain has
     config.schedule.decay_start_epoch = 100  # ~ from here linear to almost 0; num_epochs: constant
 
-    config.log_every = 100  # ~ steps
-    config.sample_every = 1000  # ~ steps
-    config.checkpoint_every = 5000  # ~ steps
-    config.evaluate_every = 0  # ~ steps; 0: never
-    # Those that the data does not allow are left out. For FID and KID see README.md.
+    config.log_every = 100  # ~ steps between two log lines
+    config.sample_every = 1000  # ~ steps between two grids of samples
+    config.checkpoint_every = 5000  # ~ steps between two checkpoints
+    config.evaluate_every = 0  # ~ steps between two scores of the run; 0: never
+    # Scores; those that the data does not allow are left out. For FID and KID see README.md.
     config.evaluate_metrics = 'paired,labels,randconv_kid_v1,swd,monitors'  # ~
-    config.keep_checkpoints = 2  # ~ the newest so many
+    config.keep_checkpoints = 2  # ~ how many, the newest
     config.keep_best = ''  # ~ and the best evaluated, by a score and a direction: 'psnr_a2b'
     config.allow_data_change = False  # ~ resume although the data set is not the one of the start
 

@@ -1,6 +1,7 @@
 """What `pip install` gives: the commands and the configs, without a checkout."""
 
 import os
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -18,9 +19,16 @@ ROOT = Path(__file__).parents[1]
 
 @pytest.fixture(scope='module')
 def wheel(tmp_path_factory):
-    """Built as pip builds it, which fetches what pyproject.toml asks for."""
-    folder = tmp_path_factory.mktemp('wheel')
-    command = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '-w', folder, ROOT]
+    """Built as pip builds it, from the files that go into an image: Dockerfile does the same."""
+    folder, source = tmp_path_factory.mktemp('wheel'), tmp_path_factory.mktemp('source')
+    for line in (ROOT / '.dockerignore').read_text().splitlines():
+        path = ROOT / line.removeprefix('!')
+        if line.startswith('!') and path.is_dir():
+            ignore = shutil.ignore_patterns('__pycache__')
+            shutil.copytree(path, source / path.name, ignore=ignore)
+        elif line.startswith('!'):
+            shutil.copy(path, source)
+    command = [sys.executable, '-m', 'pip', 'wheel', '--quiet', '--no-deps', '-w', folder, source]
     subprocess.run(command, check=True)
     return next(folder.iterdir())
 
