@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from small_run import FLAGS
 
@@ -63,21 +64,32 @@ def test_the_site_builds(tmp_path):
         assert (tmp_path / page.removesuffix('.md').removesuffix('index') / 'index.html').exists()
 
 
+def test_one_version():
+    version = re.search(r'^version = "(.+)"$', (ROOT / 'pyproject.toml').read_text(), re.MULTILINE)
+    citation = yaml.safe_load((ROOT / 'CITATION.cff').read_text())
+    assert citation['version'] == version[1]
+    assert f'\n## {version[1]}\n' in (ROOT / 'CHANGELOG.md').read_text()
+
+
+@pytest.fixture
+def installed(tmp_path, monkeypatch):
+    """The environment of the processes below: as if the package were installed."""
+    program = tmp_path / 'programs' / 'cyclegan-jax'
+    program.parent.mkdir()
+    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cyclegan_jax "$@"\n')
+    program.chmod(0o755)
+    path = [str(program.parent), str(Path(sys.executable).parent), os.defpath]
+    monkeypatch.setenv('PATH', os.pathsep.join(path))
+    monkeypatch.setenv('PYTHONPATH', str(ROOT))
+    monkeypatch.setenv('XLA_FLAGS', '')  # one device, as a newcomer's machine has
+
+
 @pytest.mark.slow
+@pytest.mark.usefixtures('installed')
 @pytest.mark.parametrize('page', [page for page in PAGES if page not in TESTED_ELSEWHERE])
 def test_the_commands_of_a_page_run(page, tmp_path):
     text = (DOCS / page).read_text()
     make_pictures(text, tmp_path)
-    programs = tmp_path / 'programs'
-    programs.mkdir()
-    program = programs / 'cyclegan-jax'
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m cyclegan_jax "$@"\n')
-    program.chmod(0o755)
-    environment = os.environ | {
-        'PATH': os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.defpath]),
-        'PYTHONPATH': str(ROOT),
-        'XLA_FLAGS': '',  # one device, as a newcomer's machine has
-    }
     for block in BLOCK.finditer(text):
         if block['file']:
             (tmp_path / block['file']).write_text(block['text'])
@@ -88,10 +100,31 @@ def test_the_commands_of_a_page_run(page, tmp_path):
                 continue
             if command.startswith('cyclegan-jax train '):
                 command = shlex.join([*shlex.split(command), *FLAGS])
-            done = subprocess.run(
-                command, shell=True, cwd=tmp_path, env=environment, capture_output=True, text=True
-            )
+            done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True)
             assert done.returncode == 0, f'{command}\n{done.stdout}\n{done.stderr[-3000:]}'
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures('installed')
+def test_the_notebook_runs(tmp_path):
+    pytest.importorskip('nbclient')
+    text = (ROOT / 'examples' / 'colab.ipynb').read_text()
+    flags = ' '.join(FLAGS).replace("'", '')
+    short, count = re.subn(r'("!cyclegan-jax train [^"]*)"', rf'\1 {flags}"', text)
+    assert count == 1
+    (tmp_path / 'notebook.ipynb').write_text(short)
+    # In a process of its own: what its libraries warn of is not ours.
+    code = (
+        'import nbclient, nbformat, sys\n'
+        'notebook = nbformat.read("notebook.ipynb", 4)\n'
+        'nbclient.NotebookClient(notebook, timeout=600).execute()\n'
+        'for cell in notebook.cells:\n'
+        '    print([key for output in cell.get("outputs", []) for key in output.get("data", ())])'
+    )
+    command = [sys.executable, '-c', code]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert done.stdout.count('image/png') == 2, done.stdout
 
 
 def make_pictures(text: str, folder: Path) -> None:
