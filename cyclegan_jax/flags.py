@@ -33,9 +33,10 @@ class _ByName(flags.ArgumentParser):
         folder = configs_folder()
         # A config says `from configs import default`, wherever it lies, whatever else is installed.
         spec = importlib.util.spec_from_file_location('configs', folder / '__init__.py')
-        sys.modules['configs'] = importlib.util.module_from_spec(spec)
+        sys.modules['configs'] = module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
         name, colon, rest = argument.partition(':')
-        if not Path(name).exists():
+        if not Path(name).is_file():  # there may be a folder of that name, of pictures
             names = sorted(file.stem for file in folder.glob('[!_]*.py'))
             check_choice('there is no such file, and the name', name, names)
             argument = f'{folder / name}.py{colon}{rest}'

@@ -221,6 +221,7 @@ def test_a_config_that_is_not_there_is_named(tmp_path):
 def test_a_config_goes_by_its_name(tmp_path):
     """Wherever the process works, and whatever else is called configs there."""
     (tmp_path / 'configs.py').write_text('raise SystemExit("not this one")')
+    (tmp_path / 'horse2zebra').mkdir()  # the data, perhaps
     code = (
         'import sys; from cyclegan_jax import flags\n'
         'flags.parse_flags(sys.argv); print(flags._CONFIG.value.domain_b)'

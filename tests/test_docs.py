@@ -56,7 +56,7 @@ def test_all_fields_are_on_their_page():
 
 def test_the_site_builds(tmp_path):
     pytest.importorskip('material')
-    command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '--quiet', '-d', tmp_path]
+    command = [sys.executable, '-m', 'mkdocs', 'build', '--strict', '-d', tmp_path]
     environment = os.environ | {'NO_MKDOCS_2_WARNING': '1'}
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
