@@ -45,9 +45,7 @@ def small(recipes, monkeypatch):
 
 
 def test_the_pytorch_side_resumes_exactly(small, recipes, pictures, tmp_path, monkeypatch):
-    equivalence = recipes('equivalence')
-    monkeypatch.setattr(equivalence, 'CROP', 16)
-    test = equivalence._shrink(pictures, tmp_path / 'real')
+    test = recipes('outcome').shrink(pictures, tmp_path / 'real', 16)
 
     def train(workdir, updates):
         flags = {'data': pictures, 'test': test, 'workdir': tmp_path / workdir, 'updates': updates}

@@ -35,7 +35,6 @@ RECIPES = {
     **{f'all but {part}': tuple(other for other in PARTS if other != part) for part in PARTS},
 }
 WEIGHTS = ('trained', 'average')
-DIRECTIONS = ('a2b', 'b2a')
 
 
 def main() -> int:
@@ -66,8 +65,10 @@ def _ends(real: Path, args) -> Iterator[tuple[str, dict]]:
     """Scores that need no training: of the untranslated input, and of real training pictures."""
     training = outcome.shrink(args.data, args.workdir / 'training', args.size, split='train')
     folders = {
-        'untranslated': {direction: real / direction[0] for direction in DIRECTIONS},
-        'training pictures': {direction: training / direction[-1] for direction in DIRECTIONS},
+        'untranslated': {direction: real / direction[0] for direction in outcome.DIRECTIONS},
+        'training pictures': {
+            direction: training / direction[-1] for direction in outcome.DIRECTIONS
+        },
     }
     for name, translated in folders.items():
         kept = args.workdir / f'{name}.json'
@@ -93,7 +94,7 @@ def _run(name: str, seed: int, real: Path, args) -> dict[str, dict]:
         outcome.train(workdir, fields)
         return {
             weights: outcome.score(
-                args.score, real, outcome.translate(workdir, real, weights, workdir / weights)
+                args.score, real, outcome.translate(workdir, real, workdir / weights, weights)
             )
             for weights in WEIGHTS
         }
@@ -102,7 +103,7 @@ def _run(name: str, seed: int, real: Path, args) -> dict[str, dict]:
 
 
 def _columns(results: list[dict]) -> list[tuple[str, str]]:
-    return [(direction, name) for direction in DIRECTIONS for name in results[0][direction]]
+    return [(direction, name) for direction in outcome.DIRECTIONS for name in results[0][direction]]
 
 
 def _rows(results: list[dict]) -> dict[tuple[str, str], list[dict]]:

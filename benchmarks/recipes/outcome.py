@@ -12,6 +12,7 @@ import measure
 from PIL import Image
 
 ROOT = Path(__file__).parents[2]
+DIRECTIONS = ('a2b', 'b2a')
 
 # 64x64 pictures are a whole field of view for three strided blocks, so there are two.
 SETTING = {
@@ -61,14 +62,18 @@ def train(workdir: Path, fields: Mapping) -> None:
     _run(ROOT / 'main.py', f'--config={config}', f'--workdir={workdir.absolute()}', *flags)
 
 
-def translate(workdir: Path, real: Path, weights: str, output: Path) -> dict[str, Path]:
+def translate(workdir: Path, real: Path, output: Path, weights: str = 'trained') -> dict[str, Path]:
     """Translates test pictures of folders a and b; where they are, by direction."""
-    for direction in ('a2b', 'b2a'):
+    for direction in DIRECTIONS:
         model = f'--model={workdir.absolute()}', f'--weights={weights}'
         folders = f'--input={(real / direction[0]).absolute()}', f'--output={output.absolute()}'
         folders = folders[0], f'{folders[1]}/{direction}'
         _run('-m', 'cyclegan_jax.translate', *model, f'--direction={direction}', *folders)
-    return {direction: output / direction for direction in ('a2b', 'b2a')}
+    return directions_in(output)
+
+
+def directions_in(output: Path) -> dict[str, Path]:
+    return {direction: output / direction for direction in DIRECTIONS}
 
 
 def score(command: list[str], real: Path, translated: Mapping[str, Path]) -> dict[str, dict]:
