@@ -49,6 +49,12 @@ def check_config(config: ConfigDict) -> None:
             f'schedule.decay_start_epoch is {start}, past the last epoch, '
             f'schedule.num_epochs = {epochs}; for a constant rate make them equal.'
         )
+    for name in ('cycle_weight_end', 'identity_weight_end'):
+        if config.loss[name] is not None and start == epochs:
+            raise UserError(
+                f'loss.{name} is {config.loss[name]}, but weights fall with the learning rate, and '
+                f'it stays: schedule.decay_start_epoch and schedule.num_epochs are both {epochs}.'
+            )
     if config.keep_best and not config.evaluate_every:
         logging.warning(
             'keep_best is %r, but evaluate_every is 0: nothing is scored, and no checkpoint kept '

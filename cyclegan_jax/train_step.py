@@ -60,7 +60,8 @@ def make_train_step(
       average: share of `state.average` that stays at an update, once there were many; 0 for none.
       accumulate: parts that a batch is cut into, one after the other on the device, where the whole
         does not fit. The gradients are the mean over the parts: those of the whole batch. Each
-        device's share of the batch must be a multiple. Dropout alone is drawn differently.
+        device's share of the batch must be a multiple. Only what is drawn, for dropout, `augment`
+        and the penalty, differs.
       pair_calls: whether a network sees two batches in one call where it can (a generator its real
         and its identity batch, a discriminator real and fake). It is quicker where a batch alone
         is too small to keep the device busy, and takes more memory.
@@ -100,8 +101,9 @@ def make_train_step(
     def step(state: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(state.key, state.step)
 
-        def key_for(name: str) -> Array:
-            return jax.random.fold_in(step_key, zlib.crc32(name.encode()))
+        def key_for(name: str, part: Array | int | None = None) -> Array:
+            key = jax.random.fold_in(step_key, zlib.crc32(name.encode()))
+            return key if part is None else jax.random.fold_in(key, part)
 
         factors = {name: end + (1 - end) * decay(state.step) for name, end in relaxing.items()}
 
@@ -109,10 +111,9 @@ def make_train_step(
             real = {domain: to_float(images) for domain, images in batch.items()}
 
             def generate(params, direction, purpose, *batches):
-                key = key_for(f'{direction}/{purpose}')
-                rngs = {'dropout': jax.random.fold_in(key, part) if accumulate > 1 else key}
+                key = key_for(f'{direction}/{purpose}', part if accumulate > 1 else None)
                 network = networks.generators[direction]
-                return call(network, params[direction], *batches, train=True, rngs=rngs)
+                return call(network, params[direction], *batches, train=True, rngs={'dropout': key})
 
             def total(params):
                 if weights['identity']:
@@ -128,8 +129,7 @@ def make_train_step(
                 fake, cycled = {'a': fake_a, 'b': fake_b}, {'a': cycled_a, 'b': cycled_b}
                 scores = {}
                 for domain in ('b', 'a'):
-                    key = jax.random.fold_in(key_for(f'augment/{domain}'), part)
-                    seen = disturb(fake[domain], key)
+                    seen = disturb(fake[domain], key_for(f'seen/{domain}', part))
                     [scores[domain]] = discriminate(state.discriminators, domain, seen)
                 outputs = losses.Outputs(real, fake, cycled, same, scores)
                 terms = losses.generator_terms(outputs, gan, weights, factors)
@@ -151,19 +151,16 @@ def make_train_step(
             def total(params):
                 terms, scores = {}, {}
                 for domain, images in batch.items():
-                    keys = [
-                        jax.random.fold_in(key_for(f'{name}/{domain}'), part)
-                        for name in ('augment/real', 'augment/fake', 'penalty')
-                    ]
-                    images = disturb(to_float(images), keys[0])
-                    fake_images = disturb(fakes[domain], keys[1])
-                    real, fake = discriminate(params, domain, images, fake_images)
+                    seen = disturb(to_float(images), key_for(f'seen_real/{domain}', part))
+                    seen_fake = disturb(fakes[domain], key_for(f'seen_fake/{domain}', part))
+                    real, fake = discriminate(params, domain, seen, seen_fake)
                     terms[domain] = losses.discriminator_adversarial(gan, real, fake)
                     scores[f'real_{domain}'] = losses.over_scales(jnp.mean, real)
                     scores[f'fake_{domain}'] = losses.over_scales(jnp.mean, fake)
                     if penalty_weight:
-                        share = jax.random.uniform(keys[2], (images.shape[0], 1, 1, 1))
-                        mixed = share * images + (1 - share) * fake_images
+                        key = key_for(f'mix/{domain}', part)
+                        share = jax.random.uniform(key, (seen.shape[0], 1, 1, 1))
+                        mixed = share * seen + (1 - share) * seen_fake
                         judge = lambda x, domain=domain: discriminate(params, domain, x)[0]
                         penalty = losses.gradient_penalty(judge, mixed)
                         terms[f'penalty_{domain}'] = penalty_weight * penalty

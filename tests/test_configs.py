@@ -183,11 +183,14 @@ def test_a_slip_in_a_file_is_told_as_one_on_the_command_line(tmp_path):
         ('optimizer.learning_rate', float('nan'), 'must be a positive number'),
         ('optimizer.discriminator_rate', -1.0, 'discriminator_rate is -1.0'),
         ('optimizer.b1', 1.0, 'optimizer.b1 is 1.0'),
+        ('loss.cycle_weight_end', 3.0, 'decay_start_epoch and schedule.num_epochs are both 200'),
         ('average', 1.0, 'average is 1.0; it must be at least 0 and below 1'),
     ],
 )
 def test_values_out_of_range_are_refused(field, value, said):
     config = get('default')
+    if field.endswith('_end'):
+        config.schedule.decay_start_epoch = config.schedule.num_epochs
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError) as error:
         checks.check_config(config)
