@@ -21,6 +21,8 @@ def get_config() -> ConfigDict:
     config.init_from = ''  # ~ trained networks to start from: workdir, export, PyTorch file, hub id
     config.dtype = 'float32'  # ~ type that convolutions compute in: 'float32', 'bfloat16'
     config.pool_size = 50  # generated images of each domain that are remembered; 0 for none
+    config.augment = ''  # disturbs what discriminators see: 'brightness,saturation,contrast,shift'
+    config.average = 0.0  # ~ share of the generators' average kept at an update, 0.999; 0 for none
     config.domain_a = 'A'  # ~ what lines and sample grids call the domains
     config.domain_b = 'B'  # ~ the other
     config.max_steps = config_dict.placeholder(int)  # ~ stop after so many updates in all
@@ -59,7 +61,7 @@ def get_config() -> ConfigDict:
     config.generator.remat = False  # ~ resnet: less memory, more work; see README.md
 
     config.discriminator = ConfigDict()
-    config.discriminator.kind = 'patch'  # 'patch', 'huggan' (one stride more), 'pixel'
+    config.discriminator.kind = 'patch'  # 'patch', 'two_scale', 'huggan' (one stride more), 'pixel'
     config.discriminator.width = 64  # channels of the first layer
     config.discriminator.num_layers = 3  # strided blocks; 3 judge patches of 70x70 pixels
 
@@ -69,8 +71,14 @@ def get_config() -> ConfigDict:
     config.loss.cycle_weight = 10.0  # of |b2a(a2b(a)) - a|, and the same for b
     config.loss.identity_weight = 5.0  # of |b2a(a) - a|, and the same for b; 0 if channels differ
 
+    # What the two weights fall to while the learning rate decays.
+    config.loss.cycle_weight_end = config_dict.placeholder(float)  # None: it stays
+    config.loss.identity_weight_end = config_dict.placeholder(float)  # None: it stays
+    config.loss.penalty_weight = 0.0  # of the discriminators' squared gradient, real to generated
+
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 2e-4  # ~ Adam's
+    config.optimizer.discriminator_rate = config_dict.placeholder(float)  # ~ None: the same rate
     config.optimizer.b1 = 0.5  # decay of Adam's mean of gradients
     config.optimizer.b2 = 0.999  # decay of its mean of their squares
 

@@ -92,7 +92,8 @@ def test_every_field_is_read_somewhere():
     groups = {'data': arguments(load), 'schedule': arguments(learning_rate_schedule)}
     assert set(groups) <= handed_on
     # What these are made from says by itself what it reads.
-    groups['loss'] = {'gan'} | {f'{term}_weight' for term in losses.TERMS}
+    groups['loss'] = {'gan', 'penalty_weight', 'cycle_weight_end', 'identity_weight_end'}
+    groups['loss'] |= {f'{term}_weight' for term in losses.TERMS}
     for role, kinds in KINDS.items():
         assert get('default')[role].to_dict() == {'kind': next(iter(kinds))} | fields_of(role)
         groups[role] = {'kind'} | set(fields_of(role))
@@ -110,6 +111,7 @@ def test_each_field_says_whether_it_may_change():
         'seed',
         'batch_size',
         'pool_size',
+        'augment',
         'data.load_size',
         'data.crop_size',
         'data.resize',
@@ -129,6 +131,9 @@ def test_each_field_says_whether_it_may_change():
         'loss.adversarial_weight',
         'loss.cycle_weight',
         'loss.identity_weight',
+        'loss.cycle_weight_end',
+        'loss.identity_weight_end',
+        'loss.penalty_weight',
         'optimizer.b1',
         'optimizer.b2',
     }
@@ -177,11 +182,16 @@ def test_a_slip_in_a_file_is_told_as_one_on_the_command_line(tmp_path):
         ('schedule.decay_start_epoch', 300, 'past the last epoch, schedule.num_epochs = 200'),
         ('optimizer.learning_rate', 0.0, 'optimizer.learning_rate is 0.0'),
         ('optimizer.learning_rate', float('nan'), 'must be a positive number'),
+        ('optimizer.discriminator_rate', -1.0, 'discriminator_rate is -1.0'),
         ('optimizer.b1', 1.0, 'optimizer.b1 is 1.0'),
+        ('loss.cycle_weight_end', 3.0, 'decay_start_epoch and schedule.num_epochs are both 200'),
+        ('average', 1.0, 'average is 1.0; it must be at least 0 and below 1'),
     ],
 )
 def test_values_out_of_range_are_refused(field, value, said):
     config = get('default')
+    if field.endswith('_end'):
+        config.schedule.decay_start_epoch = config.schedule.num_epochs
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError) as error:
         checks.check_config(config)
