@@ -72,13 +72,15 @@ def get_config() -> ConfigDict:
     config.loss.identity_weight = 5.0  # of |b2a(a) - a|, and the same for b; 0 if channels differ
 
     # What the two weights fall to while the learning rate decays.
-    config.loss.cycle_weight_end = config_dict.placeholder(float)  # None: it stays
-    config.loss.identity_weight_end = config_dict.placeholder(float)  # None: it stays
+    config.loss.cycle_weight_end = config_dict.placeholder(
+        float
+    )  # at the last update; None: it stays
+    config.loss.identity_weight_end = config_dict.placeholder(float)  # likewise
     config.loss.penalty_weight = 0.0  # of the discriminators' squared gradient, real to generated
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 2e-4  # ~ Adam's
-    config.optimizer.discriminator_rate = config_dict.placeholder(float)  # ~ None: the same rate
+    config.optimizer.discriminator_rate = config_dict.placeholder(float)  # ~ theirs; None: the same
     config.optimizer.b1 = 0.5  # decay of Adam's mean of gradients
     config.optimizer.b2 = 0.999  # decay of its mean of their squares
 
