@@ -54,6 +54,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         check_at_least('keep_checkpoints', keep, 1)
         self.directory = absolute(as_path(directory))
         self._folders = open_folders(self.directory)
+        self._path = self._folders.path
         self._before_commit = before_commit
         self._note = self.directory.with_name(f'{self.directory.name}.json')
         self._keep = keep
@@ -164,6 +165,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         step: int | None = None,
         *,
         discriminators: bool = False,
+        weights: str | None = None,
         shapes: Callable[[dict], Mapping[str, Any]] | None = None,
     ) -> tuple[dict, dict, int]:
         """Reads parameters alone, to one device: `({'a2b', 'b2a'[, 'a', 'b']}, metadata, step)`.
@@ -172,6 +174,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         CheckpointError if there is none, it is damaged, or does not fit.
 
         Args:
+          weights: 'trained', or their 'average', the default where one is kept.
           shapes: from the metadata to the parameters as jax.ShapeDtypeStructs, under the names of
             what is returned: what the networks that the metadata describes must find.
         """
@@ -183,15 +186,12 @@ class Checkpoints(contextlib.AbstractContextManager):
         for candidate in self._sound(step):
             try:
                 saved = self._inspect(candidate)
-                params = checkpoint_format.load_networks(saved, discriminators, shapes)
+                params = checkpoint_format.load_networks(saved, discriminators, weights, shapes)
             except DamagedError as error:
                 self._pass_over(candidate, error)
             else:
                 return params, saved.metadata, candidate
         raise AssertionError('_sound raises where it ends')
-
-    def _path(self, step: int) -> Path:
-        return self._folders.path(step)
 
     def _make_ready(self, step: int, size: int) -> bool:
         """Makes room for a checkpoint; False if it is there already."""
