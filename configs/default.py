@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of everything drawn: weights, order of images, crops, pool, dropout
     config.batch_size = 1  # images of each domain in an update, over all devices
+    config.num_devices = config_dict.placeholder(int)  # ~ use only so many, of each host as many
     config.accumulate = 1  # ~ parts of a batch, one after the other, where the whole does not fit
     config.init_from = ''  # ~ trained networks to start from: workdir, export, PyTorch file, hub id
     config.dtype = 'float32'  # ~ type that convolutions compute in: 'float32', 'bfloat16'

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from cyclegan_jax import log, visuals
+from cyclegan_jax import hosts, log, visuals
 from cyclegan_jax.data import Dataset
 from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.networks import Networks
@@ -70,7 +70,7 @@ class Observer:
         progress: log.Progress,
     ):
         self._workdir, self._domains, self._scorer = workdir, domains, scorer
-        self._dataset = dataset
+        self._dataset, self._devices = dataset, mesh.devices
         self._writer, self._progress = writer, progress
         samples = dataset.test(_SAMPLES)
         columns = min(len(images) for images in samples.values())
@@ -101,7 +101,7 @@ class Observer:
             'discriminators.a, and b alike:',
             log.parameter_table(state.discriminators['a']),
             f'{total_steps} steps, {steps_per_epoch} an epoch, on images of {height}x{width}',
-            f'{jax.device_count()} device(s) ({jax.devices()[0].device_kind}), '
+            f'{self._devices.size} device(s) ({self._devices.flat[0].device_kind}), '
             f'{jax.process_count()} process(es)',
         ]
         if self._scorer:
@@ -181,4 +181,4 @@ class Observer:
         for line in lines:
             self._progress.log(f'step {step}  {line}')
         self._writer.scalars(step, scalars)
-        return best
+        return hosts.on_first(lambda: best)  # others may have rounded otherwise

@@ -63,7 +63,7 @@ def make_train_step(
       UserError: a loss that does not exist, or identity loss between unlike numbers of channels.
     """
     gan, weights = loss['gan'], losses.term_weights(loss)
-    channels = {d: networks.generators[g].channels for d, g in (('a', 'b2a'), ('b', 'a2b'))}
+    channels = networks.channels
     if weights['identity'] and channels['a'] != channels['b']:
         raise UserError(
             f'loss.identity_weight is {weights["identity"]}, but domain a has {channels["a"]} '
