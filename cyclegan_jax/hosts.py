@@ -1,14 +1,10 @@
-"""The processes of a run on several hosts: they find each other, agree, and end together.
+"""The processes of a run on several hosts: they find each other, and agree.
 
 They talk through the key-value store of JAX's coordination service, which process 0 hosts, and not
 through devices: what one of them has to say reaches the others while these wait for it.
-
-JAX would notice a process that is gone too, but ends the others by an abort with a stack trace,
-which names no host and has no status that a scheduler could know.
 """
 
 import contextlib
-import dataclasses
 import hashlib
 import itertools
 import json
@@ -18,7 +14,6 @@ import socket
 import sys
 import threading
 import time
-import traceback
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
@@ -28,14 +23,11 @@ import jax
 # Not public, but the only way to the store; orbax goes it too.
 from jax._src import distributed
 
-from cyclegan_jax import abort
 from cyclegan_jax.errors import UserError, describe, shortlist, tell
+from cyclegan_jax.watch import SILENCE, Watch, end_process
 
 _T = TypeVar('_T')
 
-RESTART = 75  # EX_TEMPFAIL of sysexits.h: nothing is wrong with the command, run it again
-SILENCE = 60.0  # seconds without a sign of life after which a process is lost
-_BEAT = 5.0  # seconds between two signs of life
 _ARRIVAL = 300  # seconds for all to come; clusters that fetch images take minutes
 _SIGHT = 30.0  # seconds until what one host has written is seen by another: NFS keeps old answers
 
@@ -68,7 +60,7 @@ def joined() -> Iterator[None]:
     """
     global _watch
     _initialize()
-    _watch = _Watch()
+    _watch = Watch(_client(), index(), count())
     _watch.start()
     try:
         agree(_program(), 'start the same version with the same number of processes everywhere.')
@@ -82,7 +74,7 @@ def joined() -> Iterator[None]:
 def leave(status: int) -> None:
     """Ends this process if `joined` was left by an error: JAX would wait for the others."""
     if _watch and not _watch.left:
-        _exit(status)
+        end_process(status)
 
 
 def resumes_from(latest: Callable[[], int | None]) -> None:
@@ -192,7 +184,7 @@ def _initialize() -> None:
             num_processes=int(total) if total else None,
             process_id=int(number) if number else None,
             initialization_timeout=_ARRIVAL,
-            # `_Watch` is quicker, and ends the others without an abort.
+            # `Watch` is quicker, and ends the others without an abort.
             heartbeat_timeout_seconds=int(10 * SILENCE),
         )
     except ValueError as error:
@@ -229,7 +221,7 @@ def _client() -> Any:
 
 
 def _get(key: str) -> str:
-    """Waits for a value; whoever should write it and cannot any more is `_Watch`'s matter."""
+    """Waits for a value; whoever should write it and cannot any more is `Watch`'s matter."""
     while True:
         try:
             return _client().blocking_key_value_get(key, int(1000 * SILENCE))
@@ -238,164 +230,4 @@ def _get(key: str) -> str:
                 raise
 
 
-def _exit(status: int) -> None:
-    abort.stop_listening()
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(OSError, ValueError, AttributeError):
-            stream.flush()
-    os._exit(status)
-
-
-@dataclasses.dataclass
-class _Watch:
-    """Two threads that end this process when another one has ended, or is silent for too long.
-
-    latest: the step that the run would go on from.
-    left: all are done, and none needs to be watched any more.
-    """
-
-    latest: Callable[[], int | None] = lambda: None
-    left: bool = False
-
-    def __post_init__(self):
-        self._hosts = {index(): socket.gethostname()}
-        self._heard = dict.fromkeys(range(count()), time.monotonic())
-        self._beats: dict[str, str] = {}
-        self._looked = time.monotonic()
-        self._threads = [
-            threading.Thread(target=run, name=f'hosts{run.__name__}', daemon=True)
-            for run in (self._talk, self._look)
-        ]
-        self._ending = threading.Lock()  # taken by whoever tells the end, and never given back
-
-    def start(self) -> None:
-        for thread in self._threads:
-            thread.start()
-        if index():
-            # When process 0 is gone, the client within XLA aborts, often before the store says so.
-            abort.listen(lambda: self._lost(0, 'is gone'))
-
-    def fail(self, error: Exception) -> None:
-        """Has the others end as this one does, which is about to tell why."""
-        out_of_memory = isinstance(error, MemoryError) or 'RESOURCE_EXHAUSTED' in str(error)
-        mistake = isinstance(error, UserError | OSError)
-        if not (mistake or out_of_memory):
-            if isinstance(error, jax.errors.JaxRuntimeError | ValueError):
-                # Most likely the connection to one that is gone: which, will be known soon.
-                time.sleep(SILENCE + 3 * _BEAT)
-            traceback.print_exc()
-        self._ending.acquire()
-        status = 4 if out_of_memory else getattr(error, 'status', UserError.status)
-        self._announce(status if mistake or out_of_memory else 1, describe(error))
-        if not (mistake or out_of_memory):
-            _exit(1)
-
-    def leave(self) -> None:
-        """Waits until all are done, and ends the threads: the interpreter could not, within XLA."""
-        while not self.left:
-            try:
-                _client().wait_at_barrier('cyclegan_jax/leave', int(1000 * SILENCE))
-            except jax.errors.JaxRuntimeError as error:
-                if 'DEADLINE_EXCEEDED' not in str(error):
-                    raise
-            else:
-                self.left = True
-        if index() == 0:
-            _client().key_value_set('cyclegan_jax/end', 'null')
-        for thread in self._threads:
-            thread.join()
-        abort.stop_listening()
-
-    def _talk(self) -> None:
-        """Gives signs of life, and hears the others'."""
-        client = _client()
-        name = f'cyclegan_jax/alive/{index()}'
-        for beat in itertools.count():
-            try:
-                client.key_value_set(name, f'{beat} {socket.gethostname()}', allow_overwrite=True)
-                self._hear(dict(client.key_value_dir_get('cyclegan_jax/alive/')))
-                end = client.blocking_key_value_get('cyclegan_jax/end', int(1000 * _BEAT))
-            except jax.errors.JaxRuntimeError as error:
-                if index() and 'DEADLINE_EXCEEDED' not in str(error):
-                    self._lost(0, 'is gone')
-            else:
-                if (last := json.loads(end)) is None:
-                    return
-                self._end(**last)
-
-    def _hear(self, beats: Mapping[str, str]) -> None:
-        now = time.monotonic()
-        for key, text in beats.items():
-            other = int(key.rsplit('/', 1)[1])
-            self._hosts[other] = text.split(' ', 1)[1]
-            if self._beats.get(key) != text:
-                self._heard[other] = now
-        self._beats = dict(beats)
-
-    def _look(self) -> None:
-        """Process 0 looks after all the others, and they after it."""
-        while not self.left:
-            time.sleep(1)
-            now = time.monotonic()
-            stood, self._looked = now - self._looked, now
-            if stood > SILENCE:
-                self._lost(index(), f'stood still for {stood:.0f} s')
-            for other in range(1, count()) if index() == 0 else (0,):
-                self._heard[other] += max(0.0, stood - _BEAT)  # nobody is heard meanwhile
-                if now - self._heard[other] > SILENCE:
-                    self._lost(other, f'gave no sign of life for {SILENCE:.0f} s')
-
-    def _lost(self, other: int, what: str) -> None:
-        if time.monotonic() - self._looked > SILENCE:  # so it is this one that was lost
-            other, what = index(), 'stood still for too long'
-        host = self._hosts.get(other, 'unknown host')
-        if self._ending.acquire(blocking=False) and not self.left:
-            line = f'process {other} ({host}) {what}'
-            tell(f'error: {line}; the same command goes on from {self._step()}.')
-            if other != index():
-                self._announce(RESTART, line, lost=other)
-            _exit(RESTART)
-
-    def _end(self, process: int, status: int, line: str) -> None:
-        """Ends as another process has."""
-        if self._ending.acquire(blocking=False):
-            host = self._hosts.get(process, 'unknown host')
-            if status == RESTART:
-                line = f'{line}; the same command goes on from {self._step()}.'
-            else:
-                line = f'process {process} ({host}) ended: {line}'
-            tell(f'error: {line}')
-            with contextlib.suppress(jax.errors.JaxRuntimeError):
-                self._wave(process)
-            _exit(status)
-
-    def _announce(self, status: int, line: str, lost: int | None = None) -> None:
-        end = json.dumps({'process': index(), 'status': status, 'line': line})
-        with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one was first, or 0 is gone
-            _client().key_value_set('cyclegan_jax/end', end)
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            self._wave(lost)
-
-    def _wave(self, without: int | None) -> None:
-        """Process 0, with which the store ends, waits until the others have read the last word."""
-        if index():
-            _client().key_value_set(f'cyclegan_jax/bye/{index()}', '')
-            return
-        others = {i for i in range(1, count()) if i != without}
-        deadline = time.monotonic() + 2 * _BEAT
-        while others and time.monotonic() < deadline:
-            time.sleep(0.1)
-            gone = _client().key_value_dir_get('cyclegan_jax/bye/')
-            others -= {int(key.rsplit('/', 1)[1]) for key, _ in gone}
-
-    def _step(self) -> str:
-        found = []
-        look = threading.Thread(target=lambda: found.append(self.latest()), daemon=True)
-        look.start()
-        look.join(_BEAT)  # the disk may be unreachable too
-        if not found:
-            return 'the last checkpoint'
-        return f'step {found[0]}' if found[0] else 'the start'
-
-
-_watch: _Watch | None = None
+_watch: Watch | None = None

@@ -1,12 +1,14 @@
 """What a run shows of itself: log lines, sample grids, scores."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from jax.sharding import Mesh
 
 from cyclegan_jax import hosts, log, visuals
@@ -49,6 +51,62 @@ class Stopwatch:
         """Seconds since the last restart, pauses left out, and the share of them in waiting."""
         seconds = time.perf_counter() - self._began - self._paused
         return seconds, self._waited / seconds
+
+
+class Watchdog:
+    """Warns, from a thread of its own, when a step takes far longer than those before it.
+
+    Args:
+      least: seconds that are never too long.
+      times: so many times the mean of the steps before are too long.
+    """
+
+    def __init__(self, least: float = 60.0, times: float = 10.0):
+        self._least, self._times = least, times
+        self._ended = threading.Event()
+        self._began: float | None = time.monotonic()
+        self._seconds, self._steps, self._warned = 0.0, 0, False
+
+    def __enter__(self) -> 'Watchdog':
+        self._thread = threading.Thread(target=self._watch, name='watchdog', daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def step(self) -> None:
+        """A step is done, and the next one begins."""
+        now = time.monotonic()
+        if self._warned:
+            logging.warning('step %d is done, after %.0f s', self._steps + 1, now - self._began)
+        self._seconds += now - self._began
+        self._began, self._warned = now, False
+        self._steps += 1
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """For what a step now and then has beside it, and may take its time."""
+        self._began = None
+        yield
+        self._began = time.monotonic()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._least / 10):
+            began, steps = self._began, self._steps
+            if began is None or steps == 0 or self._warned:  # nothing to compare the first one with
+                continue
+            usual, took = self._seconds / steps, time.monotonic() - began
+            if took > max(self._least, self._times * usual):
+                self._warned = True
+                logging.warning(
+                    'this step (%d since the start) takes %.0f s so far, usually %.3g s: slow '
+                    'disk, another program, or a host that hangs?',
+                    steps + 1,
+                    took,
+                    usual,
+                )
 
 
 class Observer:

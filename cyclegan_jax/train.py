@@ -20,7 +20,7 @@ from cyclegan_jax import hosts, log, process
 from cyclegan_jax.data import ImageError
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.interrupt import Interrupt
-from cyclegan_jax.observer import Stopwatch
+from cyclegan_jax.observer import Stopwatch, Watchdog
 from cyclegan_jax.run import Run, prepare
 from cyclegan_jax.train_state import TrainState
 
@@ -65,7 +65,7 @@ def loop(run: Run) -> int:
     window: list[Mapping[str, jax.Array]] = []  # metrics that are still on the device
     stopwatch = Stopwatch()
     signal = None
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, Watchdog() as watchdog:
         try:
             while step < run.total_steps and signal is None:
                 with stopwatch.waiting():
@@ -76,6 +76,7 @@ def loop(run: Run) -> int:
                     jax.block_until_ready(window[-1])  # one step ahead: the device is never idle
                 window.append(latest)
                 step += 1
+                watchdog.step()
                 run.progress.update(step)
 
                 signal = interrupt.requested(step)
@@ -96,7 +97,7 @@ def loop(run: Run) -> int:
                         num_epochs=config.schedule.num_epochs,
                         total_steps=run.total_steps,
                     )
-                with stopwatch.paused():
+                with stopwatch.paused(), watchdog.paused():
                     best = None
                     if config.evaluate_every and (last or step % config.evaluate_every == 0):
                         best = run.observer.evaluate(step, state.generators)
