@@ -108,36 +108,36 @@ def on_first(call: Callable[[], _T], error: type[UserError] = UserError) -> _T:
     return found
 
 
+def gather(value: _T) -> list[_T]:
+    """What each process has, as JSON has it, on all of them, in their order."""
+    key = f'cyclegan_jax/gather/{next(_rounds)}'
+    text = json.dumps(value)
+    if count() == 1:
+        return [json.loads(text)]
+    _client().key_value_set(f'{key}/{index()}', text)
+    return on_first(lambda: [json.loads(_get(f'{key}/{other}')) for other in range(count())])
+
+
 def agree(facts: Mapping[str, Any], advice: str) -> None:
     """Whether these JSON values are the same on all processes.
 
     Raises:
       UserError: on all of them, with the hosts that differ from process 0, and in what.
     """
-    if count() == 1:
-        return
-    key = f'cyclegan_jax/facts/{next(_rounds)}'
-    facts = json.loads(json.dumps(facts))
-    _client().key_value_set(f'{key}/{index()}', json.dumps([socket.gethostname(), facts]))
-
-    def compare() -> None:
-        lines = []
-        for other in range(1, count()):
-            host, theirs = json.loads(_get(f'{key}/{other}'))
-            differing = [
-                f'{name} is {_brief(theirs.get(name))}, not {_brief(facts.get(name))}'
-                for name in dict.fromkeys([*facts, *theirs])
-                if theirs.get(name) != facts.get(name)
-            ]
-            if differing:
-                lines.append(f'on process {other} ({host}) {shortlist(differing)}')
-        if lines:
-            raise UserError(
-                f'the processes differ from process 0 ({socket.gethostname()}): '
-                f'{shortlist(lines, 4, "; ")}; {advice}'
-            )
-
-    on_first(compare)
+    (first, ours), *others = gather([socket.gethostname(), facts])
+    lines = []
+    for other, (host, theirs) in enumerate(others, 1):
+        differing = [
+            f'{name} is {_brief(theirs.get(name))}, not {_brief(ours.get(name))}'
+            for name in dict.fromkeys([*ours, *theirs])
+            if theirs.get(name) != ours.get(name)
+        ]
+        if differing:
+            lines.append(f'on process {other} ({host}) {shortlist(differing)}')
+    if lines:
+        raise UserError(
+            f'the processes differ from process 0 ({first}): {shortlist(lines, 4, "; ")}; {advice}'
+        )
 
 
 def _brief(value: object) -> str:

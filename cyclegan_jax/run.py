@@ -88,6 +88,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         batch_size=config.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        gather=hosts.gather,
         left_out=None if config.allow_data_change else saved.get('left_out'),
     )
     hosts.agree(
