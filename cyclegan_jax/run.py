@@ -132,6 +132,9 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         progress.log(f'Starting with {", ".join(pretrained)} of {config.init_from}.')
     began = time.perf_counter()
     compiled = program.step.lower(program.state, program.batch).compile()
+    hosts.gather(
+        None
+    )  # for each other's first step CPUs wait 30 s only, which one may compile longer
     progress.log(f'Compiled in {time.perf_counter() - began:.1f} s.')
     return Run(
         config=config,

@@ -76,7 +76,7 @@ export FLAGS="--config.batch_size=2 --config.data.max_images=16 --config.data.lo
   --config.data.crop_size=16 --config.generator.width=4 --config.generator.num_blocks=0
   --config.discriminator.width=4 --config.discriminator.num_layers=1 --config.evaluate_every=0
   --config.keep_best= --config.schedule.num_epochs=1000 --config.schedule.decay_start_epoch=500
-  --config.max_steps=${STEPS:-3000} --config.log_every=20 --config.checkpoint_every=100"
+  --config.max_steps=${STEPS:-600} --config.log_every=20 --config.checkpoint_every=100"
 job=$(sbatch --parsable --output="$log" "$folder/slurm.sh")
 say "submitted job $job on $(sinfo -hNo %N | sort -u | xargs)"
 until_logged 'step .*00/'

@@ -215,7 +215,7 @@ def test_a_process_that_is_killed_ends_the_other_with_one_line(tmp_path, victim)
     runs = two_processes(tmp_path)
     read_until(runs[0], 'step 40/')
     runs[victim].kill()
-    statuses, told = ends(runs, 120)
+    statuses, told = ends(runs, 150)
     assert statuses[victim] == -signal.SIGKILL
     assert statuses[1 - victim] == 75 and len(told[1 - victim]) == 1, told
     assert f'process {victim} (' in told[1 - victim][0]
@@ -238,6 +238,6 @@ def test_processes_that_differ_end_before_they_compile(tmp_path, what):
         'config': ({'other': {'optimizer.learning_rate': 0.1}}, 'optimizer.learning_rate is 0.1'),
         'workdir': ({'other_workdir': tmp_path / 'other'}, 'must be on a disk'),
     }[what]
-    statuses, told = ends(two_processes(tmp_path / 'run', **fields), 60)
+    statuses, told = ends(two_processes(tmp_path / 'run', **fields), 150)
     assert statuses == [2, 2] and [len(lines) for lines in told] == [1, 1], told
     assert all('process 1 (' in lines[0] and said in lines[0] for lines in told), told
