@@ -24,11 +24,11 @@ import jax
 from jax._src import distributed
 
 from cyclegan_jax.errors import UserError, describe, shortlist, tell
-from cyclegan_jax.watch import SILENCE, Watch, end_process
+from cyclegan_jax.watch import RESTART, SILENCE, Watch, end_process
 
 _T = TypeVar('_T')
 
-_ARRIVAL = 300  # seconds for all to come; clusters that fetch images take minutes
+_PATIENCE, _ARRIVAL = 30, 300  # seconds for all to come; clusters that fetch images take minutes
 _SIGHT = 30.0  # seconds until what one host has written is seen by another: NFS keeps old answers
 
 _rounds = itertools.count()  # all processes make the same calls, so the numbers agree
@@ -55,8 +55,8 @@ def joined() -> Iterator[None]:
 
     Raises:
       UserError: there is no cluster to be found, which is never taken for a run of one: that would
-        start as many unconnected runs in one workdir as there are processes. Or not all came, or
-        they run other programs.
+        start as many unconnected runs in one workdir as there are processes. Or they run other
+        programs. Where not all come in time, the process ends with RESTART.
     """
     global _watch
     _initialize()
@@ -170,20 +170,28 @@ def check_shared(folder: Path) -> None:
 
 def _initialize() -> None:
     total, number = os.environ.get('JAX_NUM_PROCESSES'), os.environ.get('JAX_PROCESS_ID')
-    waiting = threading.Timer(
-        30,
-        lambda: tell(
-            f'warning: waiting for the other processes; all {total or ""} must be started within '
-            f'{_ARRIVAL // 60} minutes, with the same JAX_COORDINATOR_ADDRESS.'
-        ),
-    )
-    waiting.daemon = True
-    waiting.start()
+    everyone = f'all {total} processes' if total else 'all processes'
+
+    def wait() -> None:
+        if here.wait(_PATIENCE):
+            return
+        tell(f'warning: waiting until {everyone} are here; there are {_ARRIVAL} s for that.')
+        if not here.wait(_ARRIVAL - _PATIENCE):
+            # JAX would abort.
+            tell(
+                f'error: not {everyone} came within {_ARRIVAL} s; start the same command on each '
+                'host, and see that it reaches process 0 at '
+                f'{distributed.global_state.coordinator_address}.'
+            )
+            end_process(RESTART)
+
+    here = threading.Event()
+    threading.Thread(target=wait, name='arrival', daemon=True).start()
     try:
         jax.distributed.initialize(
             num_processes=int(total) if total else None,
             process_id=int(number) if number else None,
-            initialization_timeout=_ARRIVAL,
+            initialization_timeout=2 * _ARRIVAL,  # sooner `wait` ends it
             # `Watch` is quicker, and ends the others without an abort.
             heartbeat_timeout_seconds=int(10 * SILENCE),
         )
@@ -192,14 +200,8 @@ def _initialize() -> None:
             f'--multihost found no other processes ({error}); start it on a pod or under Slurm or '
             'MPI, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.'
         ) from error
-    except jax.errors.JaxRuntimeError as error:
-        raise UserError(
-            f'not all of the {total or "other"} processes came within {_ARRIVAL // 60} minutes '
-            f'({describe(error)}); start all of them, and see that each reaches process 0 at '
-            f'{distributed.global_state.coordinator_address}.'
-        ) from error
     finally:
-        waiting.cancel()
+        here.set()
 
 
 def _program() -> dict[str, Any]:

@@ -66,6 +66,7 @@ until_logged() { # a pattern, more often than it is there now
     before=$(grep -c "$1" "$log" || true)
     for _ in $(seq 600); do
         [ "$(grep -c "$1" "$log" || true)" -gt "$before" ] && return
+        ! grep -q 'needs a person' "$log" || break
         sleep 1
     done
     say "never came: $1"; tail -n 50 "$log"; exit 1

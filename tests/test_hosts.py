@@ -6,6 +6,7 @@ That a process is killed or stopped for real is tested in test_hosts_processes.p
 import itertools
 import json
 import os
+import socket
 import subprocess
 import sys
 import threading
@@ -52,6 +53,30 @@ def test_multihost_without_a_cluster_is_an_error_and_not_a_run_of_one():
     )
     assert result.returncode == 1
     assert 'UserError: --multihost found no other processes' in result.stderr
+
+
+def test_who_waits_in_vain_says_so():
+    code = """
+from cyclegan_jax import hosts
+hosts._PATIENCE, hosts._ARRIVAL = 0.2, 1
+hosts.joined().__enter__()
+"""
+    with socket.socket() as probe:
+        probe.bind(('localhost', 0))
+        address = f'localhost:{probe.getsockname()[1]}'
+    environment = {
+        **os.environ,
+        'JAX_COORDINATOR_ADDRESS': address,
+        'JAX_NUM_PROCESSES': '2',
+        'JAX_PROCESS_ID': '0',
+    }
+    done = subprocess.run(
+        [sys.executable, '-c', code], env=environment, capture_output=True, text=True
+    )
+    warning, error = done.stderr.splitlines()
+    assert done.returncode == RESTART
+    assert warning.startswith('warning: waiting until all 2 processes are here')
+    assert f'see that it reaches process 0 at {address}' in error
 
 
 class Exited(BaseException):
