@@ -14,11 +14,10 @@ from pathlib import Path
 import jax
 from ml_collections import ConfigDict
 
-from cyclegan_jax import checks, data, interop, log, sharding, train_state
+from cyclegan_jax import checks, data, hosts, interop, log, sharding, train_state
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation.in_training import Scorer
-from cyclegan_jax.interrupt import ends_at_once
 from cyclegan_jax.observer import Observer
 from cyclegan_jax.program import make_networks, make_program
 from cyclegan_jax.storage import write_json
@@ -66,12 +65,15 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     """
     first = jax.process_index() == 0
     checks.check_config(config)
+    hosts.agree(dict(checks.flatten(config.to_dict())), 'start the same command everywhere.')
     nets = make_networks(config)  # a kind that does not exist is told before images are read
-    mesh = sharding.make_mesh(config.batch_size)
+    mesh = sharding.make_mesh(config.batch_size, num_devices=config.num_devices)
     checks.check_accumulate(config, mesh.size)
     if first:
         resources.enter_context(open_workdir(workdir))
+    hosts.check_shared(workdir)
     checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
+    hosts.resumes_from(checkpoints.latest)
     resources.callback(checkpoints.close)
     pretrained, saved = {}, {}
     if (newest := checkpoints.newest_good()) is not None:
@@ -86,7 +88,12 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         batch_size=config.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        gather=hosts.gather,
         left_out=None if config.allow_data_change else saved.get('left_out'),
+    )
+    hosts.agree(
+        {'the data set': dataset.fingerprint, **dataset.lengths, 'left out': dataset.left_out},
+        'each needs a whole copy of the training images, or the disk that they lie on.',
     )
     steps_per_epoch = -(-dataset.epoch_length // config.batch_size)
     total_steps = config.schedule.num_epochs * steps_per_epoch
@@ -124,8 +131,10 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     elif pretrained:
         progress.log(f'Starting with {", ".join(pretrained)} of {config.init_from}.')
     began = time.perf_counter()
-    with ends_at_once('Interrupted while compiling; the last checkpoint is intact.'):
-        compiled = program.step.lower(program.state, program.batch).compile()
+    compiled = program.step.lower(program.state, program.batch).compile()
+    hosts.gather(
+        None
+    )  # for each other's first step CPUs wait 30 s only, which one may compile longer
     progress.log(f'Compiled in {time.perf_counter() - began:.1f} s.')
     return Run(
         config=config,

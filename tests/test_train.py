@@ -4,6 +4,7 @@ import errno
 import itertools
 import json
 import os
+import shutil
 import signal
 
 import jax
@@ -127,6 +128,34 @@ def test_a_run_in_parts_equals_an_unbroken_one(finished, tmp_path, saved, capsys
         for w in (finished, tmp_path / 'parts')
     )
     assert parts == whole and len(whole) == 3, 'two of training, one of evaluation'
+
+
+@pytest.mark.parametrize(
+    'devices',
+    [4, pytest.param(2, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow)],
+)
+def test_a_run_goes_on_on_fewer_devices_and_ends_where_it_would_have(
+    finished, tmp_path, saved, capsys, devices
+):
+    """Within rounding: of the same batches, in the same order, with the same pools."""
+    shutil.copytree(finished, tmp_path / 'run')
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '8')
+    fields = {'num_devices': devices, 'evaluate_every': 0, 'sample_every': 100}
+    assert train.main(tiny(**fields), tmp_path / 'run') == 0
+    out = capsys.readouterr().out
+    assert 'Resuming after step 6' in out and f'{devices} device(s)' in out
+    config = tiny()
+    program = make_program(
+        config, make_networks(config), sharding.make_mesh(8), (16, 16), steps_per_epoch=2
+    )
+    expected, _, _ = Checkpoints(finished / 'checkpoints').restore(program.state)
+    for name in ('generators', 'discriminators', 'pools'):
+        for x, y in zip(
+            jax.tree.leaves(getattr(expected, name)),
+            jax.tree.leaves(getattr(saved[8], name)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=2e-5)
 
 
 def test_a_run_that_was_killed_logs_what_an_unbroken_one_does(finished, tmp_path, monkeypatch):
