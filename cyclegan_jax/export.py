@@ -13,6 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from cyclegan_jax.errors import parse_flags
+
 FORMATS = ('safetensors', 'pytorch', 'huggan', 'stablehlo', 'onnx')
 
 
@@ -35,7 +37,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add('--format', default='safetensors', choices=FORMATS, help='default: safetensors')
     add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
     add('--push', metavar='USER/NAME', help='then upload the folder to the Hugging Face hub')
-    return parser.parse_args(argv)
+    return parse_flags(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 from translate_fixtures import picture, random_network
 
 from cyclegan_jax import interop, translate
+from cyclegan_jax.data.sources.folder import EXTENSIONS
 from cyclegan_jax.inference import Translator, pictures
 
 
@@ -300,6 +301,10 @@ def test_colour_profile_and_resolution_are_kept(model, tmp_path, suffix):
         assert not result.info.get('icc_profile') or result.mode == 'RGB'  # it is not one of grey
 
 
+def test_what_training_reads_is_translated():
+    assert set(EXTENSIONS) <= set(pictures.SUFFIXES)
+
+
 @pytest.mark.parametrize('suffix', pictures.SUFFIXES)
 def test_a_translation_may_be_made_again(model, tmp_path, suffix):
     picture().save(tmp_path / f'x{suffix}')
@@ -307,7 +312,9 @@ def test_a_translation_may_be_made_again(model, tmp_path, suffix):
         assert run(model, tmp_path / f'x{suffix}', tmp_path / 'out') == 0
 
 
-@pytest.mark.parametrize('suffix', sorted({*pictures.SUFFIXES} - {'.bmp', '.ppm', '.pgm', '.pnm'}))
+@pytest.mark.parametrize(
+    'suffix', sorted({*pictures.SUFFIXES} - {'.bmp', '.ppm', '.pgm', '.pbm', '.pnm'})
+)
 def test_a_file_that_is_no_translation_is_not_replaced(model, tmp_path, capsys, suffix):
     source, output = tmp_path / f'x{suffix}', tmp_path / 'out'
     picture().save(source)
