@@ -13,6 +13,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from cyclegan_jax.errors import parse_flags
+
 FORMATS = ('safetensors', 'pytorch', 'huggan', 'stablehlo', 'onnx')
 
 
@@ -40,7 +42,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help='of a run with config.average: the averaged generators (default), or the last ones',
     )
     add('--push', metavar='USER/NAME', help='then upload the folder to the Hugging Face hub')
-    return parser.parse_args(argv)
+    return parse_flags(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+from cyclegan_jax.errors import parse_flags
+
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -69,7 +71,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     existing.add_argument(
         '--overwrite', action='store_true', help='replace files in DIR that are no translations'
     )
-    return parser.parse_args(argv)
+    return parse_flags(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:

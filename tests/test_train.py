@@ -1,11 +1,14 @@
 """Whole runs, from a shipped config made tiny: what they leave, how they resume, how they stop."""
 
+import dataclasses
 import errno
+import functools
 import itertools
 import json
 import os
 import shutil
 import signal
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -13,7 +16,7 @@ import pytest
 from PIL import Image
 
 from configs import synthetic
-from cyclegan_jax import sharding, train
+from cyclegan_jax import observer, run, sharding, train
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.data import Dataset, ImageError
 from cyclegan_jax.interop import load_pretrained
@@ -48,6 +51,31 @@ def tiny(**fields):
         }
     )
     return config
+
+
+@pytest.fixture(scope='module', autouse=True)
+def programs():
+    """What these runs compute is traced and compiled once, not for each run anew."""
+    elsewhere = {'log_every', 'sample_every', 'evaluate_every', 'checkpoint_every', 'keep_best'}
+    elsewhere |= {'keep_checkpoints', 'max_steps', 'init_from', 'allow_data_change', 'data'}
+    made = {}
+
+    def make(config, nets, mesh, *sizes):
+        fields = {name: value for name, value in config.to_dict().items() if name not in elsewhere}
+        key = str((fields, config.data.channels_a, config.data.channels_b, sizes))
+        if key not in made:
+            program = make_program(config, nets, mesh, *sizes)
+            lowered = functools.partial(program.step.lower, program.state, program.batch)
+            compiled = functools.cache(lambda: lowered().compile())
+            step = SimpleNamespace(lower=lambda *_: SimpleNamespace(compile=compiled))
+            made[key] = dataclasses.replace(program, step=step)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, 'make_program', make)
+        for name in ('make_translate', 'Batched'):
+            patch.setattr(observer, name, functools.cache(getattr(observer, name)))
+        yield
 
 
 @pytest.fixture
@@ -227,9 +255,8 @@ def test_a_save_that_failed_is_told_at_the_next_line(tmp_path, monkeypatch, caps
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(Checkpoints, '_commit', fail)
-    config = tiny(
-        log_every=1, checkpoint_every=100, evaluate_every=0, **{'schedule.num_epochs': 400}
-    )
+    quiet = {'evaluate_every': 0, 'sample_every': 1000}
+    config = tiny(log_every=1, checkpoint_every=100, **quiet, **{'schedule.num_epochs': 400})
     assert train.main(config, tmp_path) == 2
     message = capsys.readouterr().err
     assert 'checkpoint 100 could not be written' in message and 'No space left' in message
