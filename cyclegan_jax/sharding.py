@@ -111,6 +111,14 @@ def on_first(call: Callable[[], _T], error: type[UserError] = UserError) -> _T:
     return found
 
 
+def check_memory(needed: float) -> None:
+    """Raises MemoryError where the host has less than so many bytes, and would end the process."""
+    # What this process has once had and freed, its C library keeps (see process.py).
+    has = psutil.virtual_memory().available + psutil.Process().memory_info().rss
+    if needed > has:
+        raise MemoryError(f'it takes {needed / 2**30:.1f} GiB, and {has / 2**30:.1f} are available')
+
+
 class Batched:
     """`function(params, images)` over any number of images, in batches that the devices share.
 
@@ -176,7 +184,8 @@ class Batched:
         leaves, tree = jax.tree.flatten((params, placed))
         shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves)
         program, needed = self._program(tree, tuple(shapes))
-        self._check_memory(needed)
+        if self._mesh.devices.flat[0].platform == 'cpu':  # other devices raise errors themselves
+            check_memory(_CPU_MEMORY * needed)
         outputs = jax.device_get(program(params, placed))
         return jax.tree.map(lambda array: array[:number], outputs)
 
@@ -190,18 +199,6 @@ class Batched:
         if memory is None:
             return program, 0
         return program, self._mesh.size * (memory.temp_size_in_bytes + memory.output_size_in_bytes)
-
-    def _check_memory(self, needed: int) -> None:
-        """Raises MemoryError where a CPU would end the process: only other devices raise errors."""
-        if self._mesh.devices.flat[0].platform != 'cpu':
-            return
-        needed *= _CPU_MEMORY
-        # What this process has once had and freed, its C library keeps (see process.py).
-        has = psutil.virtual_memory().available + psutil.Process().memory_info().rss
-        if needed > has:
-            raise MemoryError(
-                f'it takes {needed / 2**30:.1f} GiB, and {has / 2**30:.1f} are available'
-            )
 
     def _place(self, params: Any) -> Any:
         place = replicated(self._mesh)

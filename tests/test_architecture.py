@@ -22,6 +22,9 @@ DOORS = {
     'torch': ('interop/',),
     'safetensors': ('interop/',),
     'portalocker': ('workdir.py',),
+    'onnx': ('inference/onnx_graph.py',),
+    'onnxruntime': ('inference/runtimes.py',),
+    'openvino': ('inference/runtimes.py',),
     'tensorflow': (),
 }
 
