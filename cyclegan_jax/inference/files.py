@@ -29,7 +29,11 @@ class Job(NamedTuple):
 
 
 def load_translators(
-    model: str, directions: list[str], step: int | str | None, **how: str
+    model: str,
+    directions: list[str],
+    step: int | str | None,
+    weights: str | None = None,
+    **how: str,
 ) -> dict[str, Translator]:
     """A translator for each direction; a file with one generator serves one direction only.
 
@@ -40,8 +44,9 @@ def load_translators(
       UserError: there is no such model, or not in all these directions; or of the Translator.
     """
     if len(directions) == 1:
-        return {directions[0]: Translator.from_pretrained(model, directions[0], step, **how)}
-    networks = load_pretrained(model, step=step)
+        only = directions[0]
+        return {only: Translator.from_pretrained(model, only, step, weights, **how)}
+    networks = load_pretrained(model, step=step, weights=weights)
     if missing := set(directions) - set(networks):
         raise UserError(
             f'{model} has no generator {missing.pop()}; give --direction={",".join(networks)}.'

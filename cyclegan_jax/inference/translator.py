@@ -70,6 +70,7 @@ class Translator:
         model: str | Path,
         direction: str = 'a2b',
         step: int | str | None = None,
+        weights: str | None = None,
         *,
         runtime: str = 'jax',
         dtype: str = 'float32',
@@ -81,6 +82,7 @@ class Translator:
             the hub: see `load_pretrained`.
           direction: 'a2b' or 'b2a'. A file with one generator is taken to map that.
           step: which checkpoint of a workdir, or 'best'; the latest by default.
+          weights: of a workdir: 'trained', or their 'average', the default where there is one.
           runtime, dtype: see above.
 
         Raises:
@@ -88,7 +90,7 @@ class Translator:
             above.
         """
         check_choice('direction', direction, ('a2b', 'b2a'))
-        networks = load_pretrained(model, direction=direction, step=step)
+        networks = load_pretrained(model, direction=direction, step=step, weights=weights)
         if direction not in networks:
             raise UserError(
                 f'{model} has no generator {direction}; the direction can be {", ".join(networks)}.'
