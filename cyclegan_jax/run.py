@@ -1,7 +1,7 @@
 """How a run is prepared, from a config and a workdir.
 
-Everything is checked, then the state is restored or created, then the step is compiled: in this
-order, so that a mistake costs seconds.
+Everything is checked, then the state is restored, then the step is compiled: in this order, so that
+a mistake costs seconds. A new state is created while the step is compiled.
 """
 
 import contextlib
@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
@@ -52,7 +53,7 @@ class Run:
 
 
 def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) -> Run | None:
-    """Checks, restores or creates, compiles.
+    """Checks, restores, compiles and creates.
 
     Args:
       resources: takes what must be closed at the end of the run.
@@ -102,13 +103,17 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     program = make_program(config, nets, mesh, dataset.image_size, steps_per_epoch)
     checks.check_memory(program.state)
     scorer = _make_scorer(config, dataset, checkpoints) if config.evaluate_every else None
+
+    def create() -> TrainState:
+        state = program.create(jax.random.key(config.seed))
+        placed = jax.device_put(pretrained, sharding.replicated(mesh))
+        return train_state.replace_networks(state, placed)
+
     if (restored := checkpoints.restore(program.state)) is not None:
         state, saved, start = restored
         checks.check_same_data(config, saved, dataset)
     else:
-        start, state = 0, program.create(jax.random.key(config.seed))
-        placed = jax.device_put(pretrained, sharding.replicated(mesh))
-        state = train_state.replace_networks(state, placed)
+        start, state = 0, None  # made beside the compilation of the step
 
     # From here on the workdir is this run's: what is in it may be changed.
     if first:
@@ -131,10 +136,12 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     elif pretrained:
         progress.log(f'Starting with {", ".join(pretrained)} of {config.init_from}.')
     began = time.perf_counter()
-    compiled = program.step.lower(program.state, program.batch).compile()
-    hosts.gather(
-        None
-    )  # for each other's first step CPUs wait 30 s only, which one may compile longer
+    with ThreadPoolExecutor(1) as beside:
+        creating = beside.submit(create) if state is None else None
+        compiled = program.step.lower(program.state, program.batch).compile()
+        state = creating.result() if creating else state
+    # For each other's first step CPUs wait 30 s only; one may compile for longer than another.
+    hosts.gather(None)
     progress.log(f'Compiled in {time.perf_counter() - began:.1f} s.')
     return Run(
         config=config,

@@ -77,9 +77,13 @@ def _row(devices: Sequence[jax.Device]) -> Mesh:
 def memory(device: jax.Device) -> float:
     """Bytes that this process can have of a device; those of a CPU are shared by all of them."""
     if device.platform == 'cpu':
-        # What this process has once had and freed, its C library keeps (see process.py).
-        return psutil.virtual_memory().available + psutil.Process().memory_info().rss
+        return _host_memory()
     return (device.memory_stats() or {}).get('bytes_limit', math.inf)
+
+
+def _host_memory() -> float:
+    # What this process has once had and freed, its C library keeps (see process.py).
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -98,6 +102,12 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
         name: jax.make_array_from_process_local_data(sharding, images)
         for name, images in batch.items()
     }
+
+
+def check_memory(needed: float) -> None:
+    """Raises MemoryError where the host has less than so many bytes, and would end the process."""
+    if needed > (has := _host_memory()):
+        raise MemoryError(f'it takes {needed / 2**30:.1f} GiB, and {has / 2**30:.1f} are available')
 
 
 class Batched:
@@ -165,7 +175,8 @@ class Batched:
         leaves, tree = jax.tree.flatten((params, placed))
         shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves)
         program, needed = self._program(tree, tuple(shapes))
-        self._check_memory(needed)
+        if self._mesh.devices.flat[0].platform == 'cpu':  # other devices raise errors themselves
+            check_memory(_CPU_MEMORY * needed)
         outputs = jax.device_get(program(params, placed))
         return jax.tree.map(lambda array: array[:number], outputs)
 
@@ -179,17 +190,6 @@ class Batched:
         if memory is None:
             return program, 0
         return program, self._mesh.size * (memory.temp_size_in_bytes + memory.output_size_in_bytes)
-
-    def _check_memory(self, needed: int) -> None:
-        """Raises MemoryError where a CPU would end the process: only other devices raise errors."""
-        device = self._mesh.devices.flat[0]
-        if device.platform != 'cpu':
-            return
-        needed *= _CPU_MEMORY
-        if needed > (has := memory(device)):
-            raise MemoryError(
-                f'it takes {needed / 2**30:.1f} GiB, and {has / 2**30:.1f} are available'
-            )
 
     def _place(self, params: Any) -> Any:
         place = replicated(self._mesh)

@@ -23,6 +23,9 @@ DOORS = {
     'torch': ('interop/',),
     'safetensors': ('interop/',),
     'portalocker': ('workdir.py',),
+    'onnx': ('inference/onnx_graph.py',),
+    'onnxruntime': ('inference/runtimes.py',),
+    'openvino': ('inference/runtimes.py',),
     'fcntl': (),  # neither is there on Windows; what replaces them are portalocker and psutil
     'resource': ('process.py',),
     'tensorflow': (),

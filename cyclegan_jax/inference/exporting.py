@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from cyclegan_jax.errors import UserError
+from cyclegan_jax.inference.runtimes import with_onnxruntime
 from cyclegan_jax.interop import Network, describe_spec, make_module, save_pretrained, to_state_dict
 from cyclegan_jax.interop.files import write_safetensors, write_torch
 from cyclegan_jax.interop.pretrained import GENERATORS_FILE, PYTORCH_NAMES
@@ -147,23 +148,16 @@ def to_onnx(networks: Networks, folder: Path) -> None:
       UserError: onnx or onnxruntime is not installed.
       UserError: run by onnxruntime, the model gives something else.
     """
-    try:
-        import onnxruntime
-
-        from cyclegan_jax.inference.onnx_graph import to_onnx as convert
-    except ImportError as error:
-        raise UserError(
-            "--format=onnx needs onnx and onnxruntime: pip install 'cyclegan_jax[export]'"
-        ) from error
-
     for name, network in _generators(networks).items():
-        content = convert(network, name).SerializeToString()
-        session = onnxruntime.InferenceSession(content, providers=['CPUExecutionProvider'])
+        try:
+            from cyclegan_jax.inference.onnx_graph import to_onnx as convert
 
-        def call(x, session=session):
-            [y] = session.run(None, {'image': x.transpose(0, 3, 1, 2)})
-            return y.transpose(0, 2, 3, 1)
-
+            content = convert(network, name).SerializeToString()
+            call = with_onnxruntime(content)
+        except ImportError as error:
+            raise UserError(
+                "--format=onnx needs onnx and onnxruntime: pip install 'cyclegan_jax[export]'"
+            ) from error
         path = folder / f'{name}.onnx'
         _check(path, network, call)
         _write(path, content)
