@@ -72,9 +72,7 @@ def get_config() -> ConfigDict:
     config.loss.identity_weight = 5.0  # of |b2a(a) - a|, and the same for b; 0 if channels differ
 
     # What the two weights fall to while the learning rate decays.
-    config.loss.cycle_weight_end = config_dict.placeholder(
-        float
-    )  # at the last update; None: it stays
+    config.loss.cycle_weight_end = config_dict.placeholder(float)  # at last; None: it stays
     config.loss.identity_weight_end = config_dict.placeholder(float)  # likewise
     config.loss.penalty_weight = 0.0  # of the discriminators' squared gradient, real to generated
 
