@@ -49,12 +49,17 @@ def to_safetensors(networks: Networks, folder: Path) -> None:
 def to_pytorch(networks: Networks, folder: Path) -> str:
     """latest_net_G_A.pth and so on, as pytorch-CycleGAN-and-pix2pix saves and loads them.
 
+    Discriminators that no PyTorch code has are left out: nobody needs them to translate.
+
     Returns:
       How that code loads them, or why only code of one's own can.
 
     Raises:
       UserError: a network that does not exist there, or torch is not installed.
     """
+    networks = _generators(networks) | {
+        name: network for name, network in networks.items() if _module(network).torch_code
+    }
     _check_code(networks, TORCH_CODE)
     for name, network in networks.items():
         write_torch(folder / f'latest_{PYTORCH_NAMES[name]}.pth', to_state_dict(network))
