@@ -74,6 +74,7 @@ def joined() -> Iterator[None]:
 def leave(status: int) -> None:
     """Ends this process if `joined` was left by an error: JAX would wait for the others."""
     if _watch and not _watch.left:
+        _watch.bye()
         end_process(status)
 
 

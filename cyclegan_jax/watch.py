@@ -7,6 +7,7 @@ has no status that a scheduler could know.
 import contextlib
 import itertools
 import json
+import math
 import os
 import socket
 import sys
@@ -55,6 +56,7 @@ class Watch:
         self._heard = dict.fromkeys(range(count), time.monotonic())
         self._beats: dict[str, str] = {}
         self._looked = time.monotonic()
+        self._stood = -math.inf  # when this process went on after it stood still
         self._threads = [
             threading.Thread(target=run, name=f'hosts{run.__name__}', daemon=True)
             for run in (self._talk, self._look)
@@ -81,7 +83,14 @@ class Watch:
         status = 4 if out_of_memory else getattr(error, 'status', UserError.status)
         self._announce(status if mistake or out_of_memory else 1, describe(error))
         if not (mistake or out_of_memory):
+            self.bye()
             end_process(1)
+
+    def bye(self) -> None:
+        """The last word to process 0, which stays until then: without it XLA would abort."""
+        if self._index:
+            with contextlib.suppress(jax.errors.JaxRuntimeError):
+                self._client.key_value_set(f'cyclegan_jax/bye/{self._index}', '')
 
     def leave(self) -> None:
         """Waits until all are done, and ends the threads: the interpreter could not, within XLA."""
@@ -126,6 +135,8 @@ class Watch:
             time.sleep(1)
             now = time.monotonic()
             stood, self._looked = now - self._looked, now
+            if stood > SILENCE / 2:
+                self._stood = now
             if stood > SILENCE:
                 self._lost(self._index, f'stood still for {stood:.0f} s')
             for other in range(1, self._count) if self._index == 0 else (0,):
@@ -134,8 +145,9 @@ class Watch:
                     self._lost(other, f'gave no sign of life for {SILENCE:.0f} s')
 
     def _lost(self, other: int, what: str) -> None:
-        if time.monotonic() - self._looked > SILENCE:  # so it is this one that was lost
-            other, what = self._index, 'stood still for too long'
+        now = time.monotonic()
+        if now - self._looked > SILENCE / 2 or now - self._stood < SILENCE:
+            other, what = self._index, 'stood still for too long'  # and the others have ended
         host = self._hosts.get(other, 'unknown host')
         if self._ending.acquire(blocking=False) and not self.left:
             line = f'process {other} ({host}) {what}'
@@ -153,23 +165,21 @@ class Watch:
             else:
                 line = f'process {process} ({host}) ended: {line}'
             tell(f'error: {line}')
-            with contextlib.suppress(jax.errors.JaxRuntimeError):
-                self._wave(process)
+            self.bye()
+            self._wait_for_byes()
             end_process(status)
 
     def _announce(self, status: int, line: str, lost: int | None = None) -> None:
         end = json.dumps({'process': self._index, 'status': status, 'line': line})
         with contextlib.suppress(jax.errors.JaxRuntimeError):  # another one was first, or 0 is gone
             self._client.key_value_set('cyclegan_jax/end', end)
-        with contextlib.suppress(jax.errors.JaxRuntimeError):
-            self._wave(lost)
+        self._wait_for_byes(lost)
 
-    def _wave(self, without: int | None) -> None:
-        """Process 0, with which the store ends, waits until the others have read the last word."""
+    def _wait_for_byes(self, lost: int | None = None) -> None:
+        """Process 0, with which the store ends, waits for the last word of the others."""
         if self._index:
-            self._client.key_value_set(f'cyclegan_jax/bye/{self._index}', '')
             return
-        others = {i for i in range(1, self._count) if i != without}
+        others = {i for i in range(1, self._count) if i != lost}
         deadline = time.monotonic() + 2 * _BEAT
         while others and time.monotonic() < deadline:
             time.sleep(0.1)
