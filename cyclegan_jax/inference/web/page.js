@@ -79,6 +79,7 @@ function closeCamera() {
 
 async function take(blob, name) {
   stop();
+  tell(`Reading ${name}.`);
   const number = job;
   let bitmap;
   try {
