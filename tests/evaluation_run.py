@@ -34,4 +34,5 @@ def write_run(workdir: Path, steps: tuple[int, ...], dtype: str = 'float32') -> 
             state = train_state.create(
                 nets, optax.adam(0.0), jax.random.key(step), image_shapes=shapes, pool_size=0
             )
-            checkpoints.save(step, state, {'config': config.to_dict()})
+            lengths = {'a': 12, 'b': 12}
+            checkpoints.save(step, state, {'config': config.to_dict(), 'lengths': lengths})
