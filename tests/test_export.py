@@ -13,7 +13,7 @@ from cyclegan_jax import export, interop
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import exporting
 from cyclegan_jax.inference.exporting import FORMATS
-from cyclegan_jax.interop import make_module, param_shapes
+from cyclegan_jax.interop import hub, make_module, param_shapes
 from cyclegan_jax.interop.files import write_safetensors
 
 NEAREST = RESNET | {'upsample': 'nearest'}
@@ -283,6 +283,43 @@ def test_push_without_a_connection_keeps_the_export(tmp_path, monkeypatch, capsy
     error = capsys.readouterr().err
     assert 'no route to host' in error and 'The export itself is complete' in error
     assert (tmp_path / 'out' / 'model.safetensors').exists()
+
+
+def test_push_tells_what_the_http_library_of_the_hub_raises(tmp_path, monkeypatch, capsys):
+    """requests, httpx or httpx2, by the hub's version: not all of it is an OSError."""
+    from huggingface_hub import errors
+
+    lineage = errors.HfHubHTTPError.__mro__
+    library = next(base for base in lineage[1:] if base.__module__ != 'builtins')
+
+    class Api:
+        def create_repo(self, repo_id, exist_ok):
+            raise library('no route to host')
+
+    monkeypatch.setattr('huggingface_hub.HfApi', Api)
+    monkeypatch.setattr('huggingface_hub.get_token', lambda: 'token')
+    interop.save_pretrained(tmp_path, {'a2b': random_network()})
+    flags = [f'--model={tmp_path}', f'--output={tmp_path / "out"}', '--push=user/zebras']
+    assert export.main(flags) == 2
+    error = capsys.readouterr().err
+    assert 'failed: no route to host. The export itself' in error and error.count('\n') == 1
+
+
+def test_push_makes_a_space_of_a_page(tmp_path, monkeypatch):
+    calls = []
+
+    class Api:
+        def create_repo(self, repo_id, **options):
+            calls.append(options)
+
+        def upload_folder(self, repo_id, folder_path, **options):
+            calls.append(options)
+
+    monkeypatch.setattr('huggingface_hub.HfApi', Api)
+    monkeypatch.setattr('huggingface_hub.get_token', lambda: 'token')
+    hub.push(tmp_path, 'user/zebras', space=True)
+    made = {'exist_ok': True, 'repo_type': 'space', 'space_sdk': 'static'}
+    assert calls == [made, {'repo_type': 'space'}]
 
 
 def test_the_workdir_of_a_run_is_not_exported_into(tmp_path):
