@@ -29,10 +29,14 @@ _FLAGS = (
 
 
 class Page:
-    """A page that is open. log: what it printed; requests: the addresses that it asked for."""
+    """A page that is open.
 
-    def __init__(self, reader, writer, url: str, width: int):
-        self._reader, self._writer, self._number, self._session = reader, writer, 0, None
+    process: of the browser; log: what the page printed; requests: the addresses it asked for.
+    """
+
+    def __init__(self, process: subprocess.Popen, reader, writer, url: str, width: int):
+        self.process, self._reader, self._writer = process, reader, writer
+        self._number, self._session = 0, None
         self.log, self.requests = [], []
         target = self.call('Target.createTarget', url='about:blank')['targetId']
         attached = self.call('Target.attachToTarget', targetId=target, flatten=True)
@@ -128,7 +132,7 @@ def open_page(url: str, width: int = 1400, profile: Path | None = None, flags: s
     os.close(to_write)
     try:
         with open(read, 'rb') as reader, open(write, 'wb') as writer:  # noqa: PTH123
-            yield Page(reader, writer, url, width)
+            yield Page(process, reader, writer, url, width)
             with contextlib.suppress(OSError):
                 writer.write(b'{"id": 0, "method": "Browser.close"}\0')
                 writer.flush()
