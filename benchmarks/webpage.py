@@ -4,8 +4,8 @@
 
 The default generator, or that of --width and --blocks, with random weights, served from this
 machine. `first` is from the address to the first translation of a picture that is given at once:
-page, runtime and model are fetched and made ready. `next` is another one of that size. `cpu` is time
-of the processor, which tells more where other programs run beside.
+page, runtime and model are fetched and made ready. `next` is another one of that size. `cpu` is
+time of the processor, which tells more where other programs run beside.
 """
 
 import argparse

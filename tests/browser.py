@@ -19,7 +19,7 @@ from pathlib import Path
 NAMES = ('chromium', 'chromium-browser', 'google-chrome', 'google-chrome-stable')
 CHROMIUM = next(filter(None, map(shutil.which, NAMES)), None)
 _FLAGS = (
-    '--headless=new --no-sandbox --disable-dev-shm-usage --disable-gpu --no-first-run '
+    '--headless=new --no-sandbox --disable-dev-shm-usage --no-first-run '
     '--disable-extensions --disable-background-networking --disable-component-update '
     '--disable-sync --hide-scrollbars --remote-debugging-pipe '
     # Only this machine can be reached: what asks for more fails.
@@ -115,8 +115,8 @@ class Page:
 
 
 @contextlib.contextmanager
-def open_page(url: str, width: int = 1400, profile: Path | None = None, flags: str = ''):
-    """A page in a Chromium of its own."""
+def open_page(url: str, profile: Path, width: int = 1400, flags: str = '--disable-gpu'):
+    """A page in a Chromium of its own, which keeps its files in the folder `profile`."""
     to_read, write = os.pipe()
     read, to_write = os.pipe()
     command = (

@@ -26,7 +26,8 @@ DONE = """document.querySelector('#error').textContent
 def model(tmp_path_factory):
     folder = tmp_path_factory.mktemp('model')
     networks = {'a2b': random_network(seed=1), 'b2a': random_network(seed=2)}
-    networks['a2b'].params['out']['kernel'] *= 0.3  # softer: half precision is enough for it
+    networks['a2b'].params['out']['kernel'] *= 0.3  # soft: half precision is enough for it
+    networks['b2a'].params['out']['kernel'] *= 3  # harsh: it is not
     interop.save_pretrained(folder, networks)
     return folder
 
@@ -268,4 +269,17 @@ def test_threads_and_grey_models(runtime, tmp_path):
         assert ready(page).run('crossOriginIsolated')
         assert give(page, tmp_path / 'x.png') == 'done'
         ours = translated(tmp_path / 'model', tmp_path / 'x.png', 'a2b', tmp_path / 'out')
+        np.testing.assert_allclose(saved(page, tmp_path / 'saved')[0], ours, atol=1)
+
+
+def test_webgpu_without_a_graphics_card(site, model, tmp_path):
+    """By Chromium's own renderer in software."""
+    flags = '--enable-unsafe-webgpu --use-webgpu-adapter=swiftshader'
+    flags += ' --enable-features=Vulkan --use-vulkan=swiftshader'
+    picture('RGB', (50, 31)).save(tmp_path / 'x.png')
+    with serve(site) as url, open_page(url, tmp_path / 'profile', flags=flags) as page:
+        assert give(ready(page), tmp_path / 'x.png') == 'done'
+        if 'graphics card' not in page.run("document.querySelector('#caption').textContent"):
+            pytest.skip('this Chromium has no WebGPU in software')
+        ours = translated(model, tmp_path / 'x.png', 'a2b', tmp_path / 'out')
         np.testing.assert_allclose(saved(page, tmp_path / 'saved')[0], ours, atol=1)
