@@ -31,11 +31,13 @@ _DONE = "document.querySelector('#status').textContent.startsWith('Done')"
 
 def main() -> int:
     parser = measure.parser(__doc__)
-    measure.add_workload(parser)
-    parser.add_argument('--backend', default='wasm', choices=('wasm', 'webgpu'), help='runs it')
-    parser.add_argument(
-        '--threads', action='store_true', help='send the headers that allow as many as cores'
-    )
+    add, number = parser.add_argument, measure.whole_number
+    add('--size', type=measure.whole_numbers, default='256', metavar='N,...', help='side in pixels')
+    add('--width', type=number, default='64', metavar='N', help='channels of the first layer')
+    add('--blocks', type=number, default='9', metavar='N', help='residual blocks')
+    add('--repeats', type=number, default='3', metavar='N', help='translations after the first')
+    add('--backend', default='wasm', choices=('wasm', 'webgpu'), help='runs the generator')
+    add('--threads', action='store_true', help='send the headers that allow as many as cores')
     args = parser.parse_args()
     if CHROMIUM is None:
         sys.exit('error: Chromium is not installed.')
