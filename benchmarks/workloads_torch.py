@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from workers import Workload, host_peak_memory
+from workers import Workload
 
-sys.path.append(str(Path(__file__).parents[1] / 'tests'))
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'tests')]
 import torch_networks
+
+from cyclegan_jax.process import host_peak_memory
 
 Tensor = torch.Tensor
 

@@ -229,6 +229,8 @@ def _training(about: About) -> list[str]:
         *(f'`{end}`, {about.domains.get(end)}: {n} training images' for end, n in images.items()),
         f'{run["step"]:,} updates of {config.get("batch_size")} image(s) of each domain',
     ]
+    if run.get('weights') == 'average':
+        lines.append('the generators are averages over the updates')
     fields = json.dumps(config, indent=2)
     return [_list(lines), f'<details><summary>Config</summary>\n\n{_code(fields)}\n\n</details>']
 

@@ -38,6 +38,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add('--format', default='safetensors', choices=FORMATS, help='default: safetensors')
     add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
     add(
+        '--weights',
+        choices=('average', 'trained'),
+        help='of a run with config.average: the averaged generators (default), or the last ones',
+    )
+    add(
         '--onnxruntime-web',
         metavar='DIR|FILE.tgz',
         type=Path,
@@ -75,7 +80,7 @@ def _export(args: argparse.Namespace) -> int:
     if args.onnxruntime_web and not web:
         raise UserError(f'--onnxruntime-web is of no use to --format={args.format}; leave it out.')
     card.check(args.output)
-    networks, about = provenance.load(args.model, args.step)
+    networks, about = provenance.load(args.model, args.step, args.weights)
     options = {'domains': about.domains, 'runtime': args.onnxruntime_web} if web else {}
     note = export(networks, args.output, args.format, **options)
     card.write(args.output, args.format, networks, about, note)

@@ -15,7 +15,7 @@ RUN = 'run'  # the field of an export's config.json
 
 # What of a config a card shows: nothing that names a place on somebody's disk.
 _SECTIONS = ('generator', 'discriminator', 'loss', 'optimizer', 'schedule')
-_FIELDS = ('seed', 'batch_size', 'dtype', 'pool_size')
+_FIELDS = ('seed', 'batch_size', 'dtype', 'pool_size', 'average')
 _DATA = ('source', 'load_size', 'crop_size', 'resize', 'flip', 'channels_a', 'channels_b')
 
 
@@ -24,9 +24,10 @@ class About:
     """What is known of a model beside its networks.
 
     domains: what 'a' and 'b' are called.
-    run: JSON values, of which any may be missing: 'step'; 'config', what of it a card shows;
-      'data', the set's name; 'images', {'a': number of training images, 'b'}; 'samples', the step
-      of the samples; 'evaluation', what evaluation/step_N.json says of each direction; 'protocol'.
+    run: JSON values, {} if nothing is known: 'domains', 'step'; 'config', what of it a card shows.
+      Any other may be missing: 'weights', 'average' or 'trained'; 'data', the set's name;
+      'images', {'a': number of training images, 'b'}; 'samples', the step of the samples;
+      'evaluation', what evaluation/step_N.json says of each direction; 'protocol'.
     samples: a picture of samples, if there is one.
     """
 
@@ -35,13 +36,15 @@ class About:
     samples: Path | None = None
 
 
-def load(model: str, step: int | str | None = None) -> tuple[dict[str, Network], About]:
+def load(
+    model: str, step: int | str | None = None, weights: str | None = None
+) -> tuple[dict[str, Network], About]:
     """All networks of `interop.load_pretrained`, and what is known of them."""
     path = Path(model)
     if is_workdir(path):
-        networks, config, step = load_workdir(path, step, discriminators=True)
-        return networks, _of_run(path, config, step)
-    networks = load_pretrained(model, step=step, discriminators=True)
+        networks, config, step = load_workdir(path, step, weights=weights, discriminators=True)
+        return networks, _of_run(path, config, step, weights)
+    networks = load_pretrained(model, step=step, weights=weights, discriminators=True)
     config = path / 'config.json'
     found = storage.read_json(config) if path.is_dir() and config.is_file() else {}
     if RUN not in found:
@@ -52,7 +55,7 @@ def load(model: str, step: int | str | None = None) -> tuple[dict[str, Network],
     return networks, About(run['domains'], run, samples if samples.is_file() else None)
 
 
-def _of_run(workdir: Path, config: Mapping, step: int) -> About:
+def _of_run(workdir: Path, config: Mapping, step: int, weights: str | None = None) -> About:
     with Checkpoints(workdir / 'checkpoints') as checkpoints:
         images = checkpoints.metadata(step).get('lengths')
     domains = {end: str(config.get(f'domain_{end}', end.upper())) for end in 'ab'}
@@ -63,6 +66,7 @@ def _of_run(workdir: Path, config: Mapping, step: int) -> About:
     run = {
         'domains': domains,
         'step': step,
+        'weights': weights or ('average' if config.get('average') else 'trained'),
         'config': shown,
         'data': ' and '.join(map(_public, names)),
         'images': images,
@@ -76,10 +80,12 @@ def _of_run(workdir: Path, config: Mapping, step: int) -> About:
     if scored.is_file():
         found = storage.read_json(scored)
         storage.check_fields(found, {'protocol': dict}, str(scored))
-        run['evaluation'] = {name: found[name] for name in ('a2b', 'b2a') if name in found}
-        _check(run, str(scored))
         private = ('config', 'scored_files')
-        run['protocol'] = {k: v for k, v in found['protocol'].items() if k not in private}
+        protocol = {k: v for k, v in found['protocol'].items() if k not in private}
+        if protocol.get('weights', run['weights']) == run['weights']:
+            run['evaluation'] = {name: found[name] for name in ('a2b', 'b2a') if name in found}
+            run['protocol'] = protocol
+            _check(run, str(scored))
     return About(domains, run, sampled.get(nearest))
 
 

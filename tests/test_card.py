@@ -77,6 +77,18 @@ def test_an_earlier_step_has_its_own_samples_and_no_scores_of_another(workdir, t
     assert sample(tmp_path / 'out') == 4
 
 
+def test_scores_of_other_weights_are_not_told(workdir):
+    config = json.loads((workdir / 'config.json').read_text())
+    scored = workdir / 'evaluation' / 'step_8.json'
+    before = scored.read_text()
+    scored.write_text(json.dumps(json.loads(before) | {'protocol': {'weights': 'trained'}}))
+    told = {w: provenance._of_run(workdir, config, 8, w).run for w in ('trained', 'average')}
+    scored.write_text(before)
+    assert 'evaluation' in told['trained'] and 'evaluation' not in told['average']
+    text = card._card('onnx', {'a2b': random_network()}, About(run=told['average']), None)
+    assert 'the generators are averages' in text
+
+
 def test_what_is_known_goes_on_from_export_to_export(workdir, tmp_path):
     assert run(workdir, tmp_path / 'one') == 0
     assert run(tmp_path / 'one', tmp_path / 'two') == 0

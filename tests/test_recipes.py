@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from configs import default
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -45,9 +47,7 @@ def small(recipes, monkeypatch):
 
 
 def test_the_pytorch_side_resumes_exactly(small, recipes, pictures, tmp_path, monkeypatch):
-    equivalence = recipes('equivalence')
-    monkeypatch.setattr(equivalence, 'CROP', 16)
-    test = equivalence._shrink(pictures, tmp_path / 'real')
+    test = recipes('outcome').shrink(pictures, tmp_path / 'real', 16)
 
     def train(workdir, updates):
         flags = {'data': pictures, 'test': test, 'workdir': tmp_path / workdir, 'updates': updates}
@@ -89,3 +89,82 @@ def test_a_point_is_scored_once(recipes, tmp_path, monkeypatch):
     (tmp_path / 'PyTorch_0' / 'step_10.json').write_text(json.dumps(kept))
     args = type('Arguments', (), {'workdir': tmp_path})
     assert equivalence._point('PyTorch', 0, 10, tmp_path, args) == kept
+
+
+def a_table():
+    """Two ends, and two recipes, of which one has a second seed already."""
+    ends = [
+        {'recipe': name, 'a2b': {'kid': value}, 'b2a': {'kid': 2 * value}}
+        for name, value in (('untranslated', 40.0), ('training pictures', 4.0))
+    ]
+    return ends + [
+        {
+            'recipe': recipe,
+            'seed': seed,
+            'weights': weights,
+            'a2b': {'kid': 20.0 + 2 * seed},
+            'b2a': {'kid': 30.0},
+        }
+        for recipe, seed in (('plain', 0), ('all', 0), ('plain', 1))
+        for weights in ('trained', 'average')
+    ]
+
+
+def test_the_table_has_means_and_spreads(recipes):
+    lines = recipes('ablation').table(a_table()).splitlines()
+    assert lines[0] == '| recipe | weights | seeds | kid a2b | kid b2a |'
+    assert lines[2] == '| untranslated |  |  | 40.0 | 80.0 |'
+    assert lines[4] == '| plain | trained | 2 | 21.0 (20.0 to 22.0) | 30.0 (30.0 to 30.0) |'
+    assert '| all | average | 1 | 20.0 | 30.0 |' in lines
+
+
+def test_the_figure_of_the_table_is_drawn(recipes, tmp_path):
+    pytest.importorskip('matplotlib')
+    recipes('ablation').draw(a_table(), tmp_path / 'figure.png')
+    with Image.open(tmp_path / 'figure.png') as figure:
+        assert min(figure.size) > 200
+
+
+def test_every_recipe_is_of_fields_that_exist(recipes):
+    ablation = recipes('ablation')
+    assert ablation.RECIPES['plain'] == ()
+    for parts in ablation.RECIPES.values():
+        config = default.get_config()
+        for part in parts:
+            config.update_from_flattened_dict(ablation.PARTS[part])
+
+
+def test_runs_are_trained_and_scored_once(recipes, pictures, tmp_path, monkeypatch):
+    """The second call finds what the first has kept, which was killed between two runs."""
+    ablation, outcome = recipes('ablation'), recipes('outcome')
+    trained = []
+
+    def train(workdir, fields):
+        trained.append((workdir.name, fields['seed'], fields['schedule.num_epochs']))
+        if len(trained) == 2:
+            raise KeyboardInterrupt
+        workdir.mkdir(exist_ok=True)
+
+    score = tmp_path / 'score.py'
+    score.write_text('print(\'{"kid": 1.5, "images": 3}\')')
+    flags = {
+        'data': pictures,
+        'workdir': tmp_path / 'runs',
+        'score': f'{sys.executable} {score}',
+        'recipes': 'plain,all but slow',
+        'seeds': 1,
+        'updates': 20,
+        'size': 16,
+        'json': tmp_path / 'out.json',
+    }
+    monkeypatch.setattr(sys, 'argv', ['x.py', *(f'--{name}={x}' for name, x in flags.items())])
+    monkeypatch.setattr(ablation.measure, 'command', lambda: ['x'])
+    monkeypatch.setattr(outcome, 'train', train)
+    monkeypatch.setattr(outcome, 'translate', lambda *_: outcome.directions_in(tmp_path))
+    with pytest.raises(KeyboardInterrupt):
+        ablation.main()
+    read = lambda: json.loads((tmp_path / 'out.json').read_text())['results']
+    assert [r.get('weights') for r in read()] == [None, None, 'trained', 'average']
+    assert ablation.main() == 0
+    assert trained == [('plain_0', 0, 10), *2 * [('all_but_slow_0', 0, 10)]]
+    assert len(read()) == 6 and read()[-1]['b2a'] == {'kid': 1.5}

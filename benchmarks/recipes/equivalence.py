@@ -10,18 +10,15 @@ numbers. Killed at any time, the same command goes on. Needs the torch extra and
 """
 
 import json
-import shlex
 import statistics
 import subprocess
 import sys
 from pathlib import Path
 
-from PIL import Image
-
-ROOT = Path(__file__).parents[2]
-sys.path.append(str(ROOT / 'benchmarks'))
-import measure  # noqa: E402
-from torch_training import BLOCKS, CROP, LAYERS, LOAD, WIDTH  # noqa: E402
+sys.path.append(str(Path(__file__).parents[1]))
+import measure
+import outcome
+from torch_training import CROP
 
 SIDES = ('cyclegan_jax', 'PyTorch')
 
@@ -29,14 +26,10 @@ SIDES = ('cyclegan_jax', 'PyTorch')
 def main() -> int:
     parser = measure.parser(__doc__)
     add = parser.add_argument
-    add('--data', type=Path, required=True, metavar='FOLDER', help='with trainA, trainB, ...')
-    add('--workdir', type=Path, required=True, metavar='FOLDER', help='of all runs')
-    add('--score', type=shlex.split, required=True, metavar='COMMAND')
+    outcome.add_arguments(parser)
     add('--updates', type=measure.whole_numbers, default='2000,4000,8000,16000', metavar='N,...')
-    add('--seeds', type=measure.whole_number, default='3', metavar='N', help='of each side')
-    add('--figure', type=Path, metavar='FILE', help='also draw the scores')
     args = parser.parse_args()
-    real = _shrink(args.data, args.workdir / 'real')
+    real = outcome.shrink(args.data, args.workdir / 'real', CROP)
     results = []
     for updates in args.updates:
         for seed in range(args.seeds):
@@ -50,73 +43,28 @@ def main() -> int:
     return 0
 
 
-def _shrink(data: Path, output: Path) -> Path:
-    """The test pictures at the networks' size, in folders a and b."""
-    for domain in 'ab':
-        folder = output / domain
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in sorted((data / f'test{domain.upper()}').iterdir()):
-            picture = Image.open(path).convert('RGB').resize((CROP, CROP), Image.BICUBIC)
-            picture.save(folder / f'{path.stem}.png')
-    return output
-
-
 def _point(side: str, seed: int, updates: int, real: Path, args) -> dict:
     """Scores of one run after so many updates, by direction."""
     workdir = args.workdir / f'{side}_{seed}'
-    kept = workdir / f'step_{updates}.json'
-    if not kept.exists():
-        train = _train_here if side == SIDES[0] else _train_torch
-        translated = train(workdir, seed, updates, real, args.data)
-        scores = {
-            direction: _score(args.score, real / direction[-1], translated / direction)
-            for direction in ('a2b', 'b2a')
-        }
-        kept.write_text(json.dumps(scores))
-    return json.loads(kept.read_text())
+    train = _train_here if side == SIDES[0] else _train_torch
+    return outcome.kept(
+        workdir / f'step_{updates}.json',
+        lambda: outcome.score(args.score, real, train(workdir, seed, updates, real, args.data)),
+    )
 
 
-def _train_here(workdir: Path, seed: int, updates: int, real: Path, data: Path) -> Path:
-    fields = {
-        'seed': seed,
-        'data.path': data.absolute(),
-        'data.load_size': LOAD,
-        'data.crop_size': CROP,
-        'generator.width': WIDTH,
-        'generator.num_blocks': BLOCKS,
-        'discriminator.width': WIDTH,
-        'discriminator.num_layers': LAYERS,
-        'schedule.decay_start_epoch': 200,
-        'max_steps': updates,
-        'sample_every': 2000,
-        'checkpoint_every': 1000,
-    }
-    flags = [f'--config.{name}={value}' for name, value in fields.items()]
-    config = ROOT / 'configs' / 'horse2zebra.py'
-    _run(ROOT / 'main.py', f'--config={config}', f'--workdir={workdir}', *flags)
-    output = workdir / f'step_{updates}'
-    for direction in ('a2b', 'b2a'):
-        _run(
-            *('-m', 'cyclegan_jax.translate', f'--model={workdir}', f'--direction={direction}'),
-            *(f'--input={real / direction[0]}', f'--output={output / direction}'),
-        )
-    return output
+def _train_here(workdir: Path, seed: int, updates: int, real: Path, data: Path) -> dict[str, Path]:
+    more = {'seed': seed, 'schedule.decay_start_epoch': 200, 'max_steps': updates}
+    outcome.train(workdir, outcome.fields(data, CROP) | more)
+    return outcome.translate(workdir, real, workdir / f'step_{updates}')
 
 
-def _train_torch(workdir: Path, seed: int, updates: int, real: Path, data: Path) -> Path:
+def _train_torch(workdir: Path, seed: int, updates: int, real: Path, data: Path) -> dict[str, Path]:
     script = Path(__file__).with_name('torch_training.py')
     arguments = {'data': data, 'test': real, 'workdir': workdir, 'seed': seed, 'updates': updates}
-    _run(script, *(f'--{name}={value}' for name, value in arguments.items()))
-    return workdir / f'step_{updates}'
-
-
-def _run(*command) -> None:
-    subprocess.run([sys.executable, *map(str, command)], check=True, cwd=ROOT)
-
-
-def _score(command: list[str], real: Path, translated: Path) -> dict[str, float]:
-    line = subprocess.check_output([*command, str(real), str(translated)], text=True)
-    return {name: value for name, value in json.loads(line).items() if isinstance(value, float)}
+    flags = [f'--{name}={value}' for name, value in arguments.items()]
+    subprocess.run([sys.executable, str(script), *flags], check=True)
+    return outcome.directions_in(workdir / f'step_{updates}')
 
 
 def draw(results: list[dict], path: Path) -> None:

@@ -21,10 +21,12 @@ from torch import nn
 from tqdm import tqdm
 
 sys.path.append(str(Path(__file__).parents[1]))
+from outcome import SETTING
 from workloads_torch import Setting, Training, torch_networks
 
 LOAD, CROP = 72, 64
-WIDTH, BLOCKS, LAYERS = 32, 3, 2
+WIDTH, BLOCKS = SETTING['generator.width'], SETTING['generator.num_blocks']
+LAYERS = SETTING['discriminator.num_layers']
 SAVE_EVERY = 500
 
 
