@@ -28,7 +28,7 @@ from typing import Any
 import jax
 from absl import logging
 
-from cyclegan_jax import checkpoint_format, manifest, sharding
+from cyclegan_jax import checkpoint_format, hosts, manifest
 from cyclegan_jax.checkpoint_folders import open_folders
 from cyclegan_jax.checkpoint_format import CheckpointError, DamagedError, Saved
 from cyclegan_jax.errors import check_at_least, describe, shortlist
@@ -36,7 +36,7 @@ from cyclegan_jax.storage import absolute, as_path, check_writable, free, in_buc
 
 _MOST_FILES = 100  # and folders, in a checkpoint; there are about 50
 
-_on_first = functools.partial(sharding.on_first, error=CheckpointError)
+_on_first = functools.partial(hosts.on_first, error=CheckpointError)
 
 
 class Checkpoints(contextlib.AbstractContextManager):

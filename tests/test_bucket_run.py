@@ -285,6 +285,9 @@ def test_a_run_lives_in_a_bucket(folder, tmp_path):
         )
         assert result.returncode == 0, result.stderr
         assert (tmp_path / str(step) / 'picture.png').exists()
+    result = command('cyclegan_jax.export', f'--model={folder}', f'--output={tmp_path}/exported')
+    assert result.returncode == 0, result.stderr
+    Image.open(tmp_path / 'exported' / 'samples.png').load()
     result = command('cyclegan_jax.evaluate', f'--workdir={folder}', '--metrics=swd')
     assert result.returncode == 0, result.stderr
     assert json.loads((folder / 'evaluation' / f'step_{last}.json').read_text())['step'] == last
