@@ -16,6 +16,8 @@ import argparse
 import sys
 from pathlib import Path
 
+from cyclegan_jax.errors import parse_flags
+
 FORMATS = ('safetensors', 'pytorch', 'huggan', 'stablehlo', 'onnx', 'web')
 
 
@@ -54,7 +56,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='USER/NAME',
         help='then upload it to the Hugging Face hub; web becomes a Space',
     )
-    return parser.parse_args(argv)
+    return parse_flags(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:

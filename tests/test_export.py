@@ -324,6 +324,16 @@ def test_push_makes_a_space_of_a_page(tmp_path, monkeypatch):
     assert calls == [made, {'repo_type': 'space'}]
 
 
+def test_discriminators_that_no_pytorch_code_has_are_left_out(tmp_path):
+    pytest.importorskip('torch')
+    spec = interop.full_spec('discriminator', {'kind': 'two_scale', 'width': 4, 'num_layers': 1})
+    shapes = param_shapes('discriminator', spec, (3, 1))
+    zeros = jax.tree.map(np.zeros, shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    judge = interop.Network('discriminator', spec, (3, 1), zeros)
+    exporting.export({'a2b': random_network(), 'b': judge}, tmp_path, 'pytorch')
+    assert [path.name for path in tmp_path.iterdir()] == ['latest_net_G_A.pth']
+
+
 @pytest.mark.parametrize('weights', ['trained', None])
 def test_weights_of_a_run_are_chosen_and_of_others_refused(weights, tmp_path, capsys):
     """By default the average, which is half of the trained ones here."""

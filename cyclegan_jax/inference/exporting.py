@@ -10,6 +10,7 @@ import numpy as np
 
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import webpage
+from cyclegan_jax.inference.runtimes import Generator, with_onnxruntime
 from cyclegan_jax.interop import Network, describe_spec, make_module, save_pretrained, to_state_dict
 from cyclegan_jax.interop.files import write_safetensors, write_torch
 from cyclegan_jax.interop.pretrained import GENERATORS_FILE, PYTORCH_NAMES
@@ -17,7 +18,6 @@ from cyclegan_jax.networks import HUGGAN_CODE, TORCH_CODE, Described
 from cyclegan_jax.storage import whole, write_json
 
 Networks = Mapping[str, Network]
-Call = Callable[[np.ndarray], np.ndarray]
 
 _HUGGAN_WIDTH = 64  # a constant of huggan's code
 _TOLERANCE = 1e-4  # of an exported program against JAX; its values are in [-1, 1]
@@ -31,12 +31,17 @@ def to_safetensors(networks: Networks, folder: Path) -> None:
 def to_pytorch(networks: Networks, folder: Path) -> str:
     """latest_net_G_A.pth and so on, as pytorch-CycleGAN-and-pix2pix saves and loads them.
 
+    Discriminators that no PyTorch code has are left out: nobody needs them to translate.
+
     Returns:
       How that code loads them, or why only code of one's own can.
 
     Raises:
       UserError: a network that does not exist there, or torch is not installed.
     """
+    networks = _generators(networks) | {
+        name: network for name, network in networks.items() if _module(network).torch_code
+    }
     _check_code(networks, TORCH_CODE)
     for name, network in networks.items():
         write_torch(folder / f'latest_{PYTORCH_NAMES[name]}.pth', to_state_dict(network))
@@ -218,27 +223,20 @@ def export(networks: Networks, folder: Path, format: str, **options) -> str | No
         raise
 
 
-def _onnx(network: Network, name: str, *, half_weights: bool = False) -> tuple[bytes, Call]:
+def _onnx(network: Network, name: str, *, half_weights: bool = False) -> tuple[bytes, Generator]:
     """An ONNX file, and the generator that it is: (n, h, w, c) to the same."""
     try:
-        import onnxruntime
-
         from cyclegan_jax.inference.onnx_graph import to_onnx as convert
+
+        content = convert(network, name, half_weights=half_weights).SerializeToString()
+        return content, with_onnxruntime(content)
     except ImportError as error:
         raise UserError(
             "ONNX needs onnx and onnxruntime: pip install 'cyclegan_jax[export]'"
         ) from error
-    content = convert(network, name, half_weights=half_weights).SerializeToString()
-    session = onnxruntime.InferenceSession(content, providers=['CPUExecutionProvider'])
-
-    def call(x):
-        [y] = session.run(None, {'image': x.transpose(0, 3, 1, 2)})
-        return y.transpose(0, 2, 3, 1)
-
-    return content, call
 
 
-def _change(call: Call, other: Call, channels: int) -> int:
+def _change(call: Generator, other: Generator, channels: int) -> int:
     """By how many of 255 levels a pixel differs at most."""
     levels = [
         [np.round((f(image) + 1) * 127.5) for image in webpage.photographs(channels)]
@@ -273,7 +271,7 @@ def _forward(network: Network) -> Callable[[jax.Array], jax.Array]:
     return lambda images: module.apply({'params': network.params}, images)
 
 
-def _check(path: Path, network: Network, call: Call) -> None:
+def _check(path: Path, network: Network, call: Generator) -> None:
     """Compares with JAX, on two images that are not square."""
     side = max(16, _module(network).size_multiple)
     shape = 2, side, 2 * side, network.channels[0]

@@ -32,7 +32,8 @@ def to_onnx(network: Network, direction: str, *, half_weights: bool = False):
     kind = network.spec['kind']
     if kind not in _WRITERS:
         raise UserError(
-            f'{direction} is of kind {kind!r}, which has no ONNX form; choose --format=stablehlo.'
+            f'{direction} is of kind {kind!r}, which has no ONNX form; choose --format=stablehlo '
+            'to export it, --runtime=jax to translate.'
         )
     graph = _Graph(network.params, half_weights)
     write = _WRITERS[kind]
