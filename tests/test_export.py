@@ -287,6 +287,16 @@ def test_push_without_a_connection_keeps_the_export(tmp_path, monkeypatch, capsy
     assert (tmp_path / 'out' / 'model.safetensors').exists()
 
 
+def test_discriminators_that_no_pytorch_code_has_are_left_out(tmp_path):
+    pytest.importorskip('torch')
+    spec = interop.full_spec('discriminator', {'kind': 'two_scale', 'width': 4, 'num_layers': 1})
+    shapes = param_shapes('discriminator', spec, (3, 1))
+    zeros = jax.tree.map(np.zeros, shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    judge = interop.Network('discriminator', spec, (3, 1), zeros)
+    exporting.export({'a2b': random_network(), 'b': judge}, tmp_path, 'pytorch')
+    assert [path.name for path in tmp_path.iterdir()] == ['latest_net_G_A.pth']
+
+
 def test_push_tells_what_the_http_library_of_the_hub_raises(tmp_path, monkeypatch, capsys):
     """requests, httpx or httpx2, by the hub's version: not all of it is an OSError."""
     from huggingface_hub import errors
@@ -322,16 +332,6 @@ def test_push_makes_a_space_of_a_page(tmp_path, monkeypatch):
     hub.push(tmp_path, 'user/zebras', space=True)
     made = {'exist_ok': True, 'repo_type': 'space', 'space_sdk': 'static'}
     assert calls == [made, {'repo_type': 'space'}]
-
-
-def test_discriminators_that_no_pytorch_code_has_are_left_out(tmp_path):
-    pytest.importorskip('torch')
-    spec = interop.full_spec('discriminator', {'kind': 'two_scale', 'width': 4, 'num_layers': 1})
-    shapes = param_shapes('discriminator', spec, (3, 1))
-    zeros = jax.tree.map(np.zeros, shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
-    judge = interop.Network('discriminator', spec, (3, 1), zeros)
-    exporting.export({'a2b': random_network(), 'b': judge}, tmp_path, 'pytorch')
-    assert [path.name for path in tmp_path.iterdir()] == ['latest_net_G_A.pth']
 
 
 @pytest.mark.parametrize('weights', ['trained', None])
