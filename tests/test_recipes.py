@@ -39,11 +39,14 @@ def pictures(tmp_path):
 @pytest.fixture
 def small(recipes, monkeypatch):
     """The PyTorch side, of tiny networks."""
-    pytest.importorskip('torch')
+    torch = pytest.importorskip('torch')
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # on a busy machine several wait for each other
     training = recipes('torch_training')
     for name, value in {'LOAD': 18, 'CROP': 16, 'WIDTH': 4, 'BLOCKS': 1}.items():
         monkeypatch.setattr(training, name, value)
-    return training
+    yield training
+    torch.set_num_threads(threads)
 
 
 def test_the_pytorch_side_resumes_exactly(small, recipes, pictures, tmp_path, monkeypatch):
