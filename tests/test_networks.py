@@ -110,7 +110,8 @@ def test_discriminator_output_sizes(kind, sizes):
 def test_receptive_field(kwargs, field, monkeypatch):
     """The pixels that one logit depends on, by the support of its gradient."""
     # A norm makes every pixel matter, so it is left out; positive weights cannot cancel.
-    monkeypatch.setattr(discriminators, 'instance_norm', lambda x: x)
+    leaky_relu = lambda x, slope: nn.leaky_relu(x, slope)
+    monkeypatch.setattr(discriminators, 'instance_norm', leaky_relu)
     network = networks.make_discriminator(width=1, **kwargs)
     x = jnp.ones((1, field + 64, field + 64, 1))
     params = jax.tree.map(jnp.ones_like, jax.eval_shape(network.init, jax.random.key(0), x))
