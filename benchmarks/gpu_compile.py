@@ -19,7 +19,7 @@ from typing import NamedTuple
 
 import measure
 import plan
-from compiled import flops, memory
+from compiled import memory
 
 
 class Card(NamedTuple):
@@ -88,9 +88,7 @@ def main() -> int:
 
     jax.config.update('jax_enable_compilation_cache', False)  # it is to be timed, not found
     results = []
-    print(
-        'card  compile s    TFLOP  kernels  GB: convolutions  all others  memory alone  temporaries'
-    )
+    print('card  compile s  kernels  GB: convolutions  all others  memory alone  temporaries')
     for name in args.card:
         result = _compile(args, name)
         print(_line(result), flush=True)
@@ -134,7 +132,6 @@ def _compile(args: argparse.Namespace, name: str) -> dict:
         'framework': f'jax {jax.__version__}, CUDA plug-in '
         + importlib.metadata.version('jax-cuda12-plugin'),
         'compile_seconds': compile_seconds,
-        'flops': flops(compiled),
         'kernels': len(instructions),
         'convolution_bytes': moved - moved_by_others,
         'other_bytes': moved_by_others,
@@ -180,8 +177,8 @@ def _target(card: Card) -> str:
 
 def _line(result: dict) -> str:
     return (
-        f'{result["card"]:5} {result["compile_seconds"]:9.0f} {result["flops"] / 1e12:8.3f} '
-        f'{result["kernels"]:8} {result["convolution_bytes"] / 1e9:17.1f} '
+        f'{result["card"]:5} {result["compile_seconds"]:9.0f} {result["kernels"]:8} '
+        f' {result["convolution_bytes"] / 1e9:17.1f} '
         f'{result["other_bytes"] / 1e9:11.1f} {result["memory_alone_seconds"] * 1e3:10.1f} ms '
         f'{result["memory_bytes"]["temporaries"] / 1e9:10.1f} GB'
     )

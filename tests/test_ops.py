@@ -121,6 +121,20 @@ def test_winograd_is_the_unpadded_convolution(height, width):
     assert_same_with_gradients(by_winograd, plain, x, kernel)
 
 
+def test_winograd_can_be_switched_off(monkeypatch):
+    x, kernel = arrays((1, 6, 6, 64), (3, 3, 64, 64))
+    exact = reference(x, kernel, 1, ((0, 0), (0, 0)))
+
+    def error():
+        jax.clear_caches()  # it is looked at while tracing
+        return np.abs(ops.conv(x, kernel, 1, ((0, 0), (0, 0))) - exact).max()
+
+    with_winograd = error()
+    monkeypatch.setenv('CYCLEGAN_JAX_WINOGRAD', '0')
+    assert error() < with_winograd / 4
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize('size', [3, 4])
 def test_up_conv_spreads_each_pixel_over_its_window(form, size):
     """The definition: every input pixel adds itself times the kernel at twice its position."""
