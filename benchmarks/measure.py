@@ -84,7 +84,8 @@ def machine() -> dict[str, str | int]:
 def command() -> list[str]:
     """This process's command, as it is typed in the project's folder."""
     script, *arguments = sys.argv
-    return ['python', f'benchmarks/{Path(script).name}', *arguments]
+    script = Path(script).resolve().relative_to(Path(__file__).parents[1].resolve())
+    return ['python', script.as_posix(), *arguments]
 
 
 def save(path: Path | None, benchmark: str, command: list[str], results: list[dict]) -> None:

@@ -7,7 +7,6 @@ import contextlib
 import dataclasses
 import importlib
 import multiprocessing
-import resource
 import signal
 import sys
 import time
@@ -109,7 +108,7 @@ class Worker:
             answer = self._pipe.recv()
         except (EOFError, OSError):
             self._process.join()
-            killed = self._process.exitcode == -signal.SIGKILL
+            killed = self._process.exitcode == -9  # SIGKILL; Windows has no such name
             answer = WorkerError(
                 'killed by the system, out of memory'
                 if killed
@@ -141,12 +140,6 @@ def take_turns(sides: Mapping[str, Side], steps: int | None, repeats: int) -> di
             for worker in workers.values():
                 worker.take_turn(steps)
         return {name: worker.report() for name, worker in workers.items()}
-
-
-def host_peak_memory() -> int:
-    """Bytes of memory that this process has had at most."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == 'darwin' else peak * 1024
 
 
 def _work(pipe: Connection, module: str, function: str, arguments: Mapping[str, Any]) -> None:

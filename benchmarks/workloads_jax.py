@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import same_work
 from jax.sharding import Mesh
-from workers import Workload, host_peak_memory
+from workers import Workload
 
 sys.path.append(str(Path(__file__).parents[1]))  # configs is no part of the installed package
 from configs import default
@@ -201,4 +201,4 @@ def _matrix_rate(dtype: str, devices: int) -> float:
 
 def _peak_memory() -> int:
     stats = jax.devices()[0].memory_stats() or {}
-    return stats.get('peak_bytes_in_use') or host_peak_memory()
+    return stats.get('peak_bytes_in_use') or process.host_peak_memory()

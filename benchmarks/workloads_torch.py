@@ -12,10 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
-from workers import Workload, host_peak_memory
+from workers import Workload
 
-sys.path.append(str(Path(__file__).parents[1] / 'tests'))
+sys.path += [str(Path(__file__).parents[1]), str(Path(__file__).parents[1] / 'tests')]
 import torch_networks
+
+from cyclegan_jax.process import host_peak_memory
 
 Tensor = torch.Tensor
 
@@ -101,37 +103,37 @@ class Setting:
         }
 
 
-def train_step(*, size: int, batch: int, width: int, blocks: int, mode: str) -> Workload:
-    """An update of all four networks, in the published code's order."""
-    setting = Setting(mode)
-    make_generator = functools.partial(torch_networks.ResNet, 3, 3, width, blocks)
-    make_discriminator = functools.partial(torch_networks.Patch, 3, width, 3)
-    a2b, b2a = (setting.network(make_generator()) for _ in range(2))
-    judge_a, judge_b = judges = [setting.network(make_discriminator()) for _ in range(2)]
-    generator_adam, discriminator_adam = (
-        torch.optim.Adam(
-            itertools.chain(*(network.parameters() for network in networks)),
-            lr=2e-4,
-            betas=(0.5, 0.999),
-        )
-        for networks in ((a2b, b2a), judges)
-    )
-    pool_a, pool_b = Pool(), Pool()
-    real_a = setting.images(same_work.images(batch, size))
-    real_b = setting.images(-same_work.images(batch, size))
+class Training:
+    """The four networks of the published code, and what updates them."""
 
-    def adversarial(score: Tensor, target: float) -> Tensor:
-        return F.mse_loss(score, torch.full_like(score, target))
+    def __init__(self, setting: Setting, make_generator, make_discriminator, prepare):
+        """`prepare` gives a new network its first weights and its place."""
+        self.setting = setting
+        self.a2b, self.b2a = (prepare(make_generator()) for _ in range(2))
+        self.judges = [prepare(make_discriminator()) for _ in range(2)]  # of a, of b
+        self.optimizers = [
+            torch.optim.Adam(
+                itertools.chain(*(network.parameters() for network in networks)),
+                lr=2e-4,
+                betas=(0.5, 0.999),
+            )
+            for networks in ((self.a2b, self.b2a), self.judges)
+        ]
+        self.pools = [Pool(), Pool()]
 
-    def update() -> None:
-        with setting.autocast():
+    def update(self, real_a: Tensor, real_b: Tensor) -> None:
+        """One update of all four networks, in the published code's order."""
+        a2b, b2a, judges = self.a2b, self.b2a, self.judges
+        judge_a, judge_b = judges
+        generator_adam, discriminator_adam = self.optimizers
+        with self.setting.autocast():
             fake_b, fake_a = a2b(real_a), b2a(real_b)
             cycled_a, cycled_b = b2a(fake_b), a2b(fake_a)
             for judge in judges:
                 judge.requires_grad_(False)
             loss = (
-                adversarial(judge_b(fake_b), 1)
-                + adversarial(judge_a(fake_a), 1)
+                _adversarial(judge_b(fake_b), 1)
+                + _adversarial(judge_a(fake_a), 1)
                 + 10 * (F.l1_loss(cycled_a, real_a) + F.l1_loss(cycled_b, real_b))
                 + 5 * (F.l1_loss(b2a(real_a), real_a) + F.l1_loss(a2b(real_b), real_b))
             )
@@ -139,20 +141,33 @@ def train_step(*, size: int, batch: int, width: int, blocks: int, mode: str) -> 
         loss.backward()
         generator_adam.step()
         discriminator_adam.zero_grad()
-        for judge, real, fake, pool in (
-            (judge_a, real_a, fake_a, pool_a),
-            (judge_b, real_b, fake_b, pool_b),
+        for judge, real, fake, pool in zip(
+            judges, (real_a, real_b), (fake_a, fake_b), self.pools, strict=True
         ):
             judge.requires_grad_(True)
             fake = pool.query(fake.detach())
-            with setting.autocast():
-                loss = 0.5 * (adversarial(judge(real), 1) + adversarial(judge(fake), 0))
+            with self.setting.autocast():
+                loss = 0.5 * (_adversarial(judge(real), 1) + _adversarial(judge(fake), 0))
             loss.backward()
         discriminator_adam.step()
 
+
+def _adversarial(score: Tensor, target: float) -> Tensor:
+    return F.mse_loss(score, torch.full_like(score, target))
+
+
+def train_step(*, size: int, batch: int, width: int, blocks: int, mode: str) -> Workload:
+    """An update of all four networks."""
+    setting = Setting(mode)
+    make_generator = functools.partial(torch_networks.ResNet, 3, 3, width, blocks)
+    make_discriminator = functools.partial(torch_networks.Patch, 3, width, 3)
+    training = Training(setting, make_generator, make_discriminator, setting.network)
+    real_a = setting.images(same_work.images(batch, size))
+    real_b = setting.images(-same_work.images(batch, size))
+
     def run(steps: int) -> None:
         for _ in range(steps):
-            update()
+            training.update(real_a, real_b)
         setting.wait()
 
     flops = same_work.training_flops(_flops(make_generator, size), _flops(make_discriminator, size))

@@ -21,6 +21,8 @@ def get_config() -> ConfigDict:
     config.init_from = ''  # ~ trained networks to start from: workdir, export, PyTorch file, hub id
     config.dtype = 'float32'  # ~ type that convolutions compute in: 'float32', 'bfloat16'
     config.pool_size = 50  # generated images of each domain that are remembered; 0 for none
+    config.augment = ''  # disturbs what discriminators see: 'brightness,saturation,contrast,shift'
+    config.average = 0.0  # ~ share of the generators' average kept at an update, 0.999; 0 for none
     config.domain_a = 'A'  # ~ what lines and sample grids call the domains
     config.domain_b = 'B'  # ~ the other
     config.max_steps = config_dict.placeholder(int)  # ~ stop after so many updates in all
@@ -43,7 +45,7 @@ def get_config() -> ConfigDict:
     config.data.resize = 'resize_and_crop'
     config.data.flip = True  # mirror half of the images, left to right
     config.data.channels_a = 3  # 1 (grey), 3 (RGB) or 4 (RGBA)
-    config.data.channels_b = 3
+    config.data.channels_b = 3  # those of domain b
     config.data.max_images = config_dict.placeholder(int)  # ~ use the first so many of each domain
     config.data.cache = 4.0  # ~ GiB for decoded images; a set that needs more is decoded anew
     config.data.num_threads = 4  # ~ that decode images; changes the speed, never the result
@@ -59,7 +61,7 @@ def get_config() -> ConfigDict:
     config.generator.remat = False  # ~ resnet: less memory, more work; see README.md
 
     config.discriminator = ConfigDict()
-    config.discriminator.kind = 'patch'  # 'patch', 'huggan' (one stride more), 'pixel'
+    config.discriminator.kind = 'patch'  # 'patch', 'two_scale', 'huggan' (one stride more), 'pixel'
     config.discriminator.width = 64  # channels of the first layer
     config.discriminator.num_layers = 3  # strided blocks; 3 judge patches of 70x70 pixels
 
@@ -69,22 +71,30 @@ def get_config() -> ConfigDict:
     config.loss.cycle_weight = 10.0  # of |b2a(a2b(a)) - a|, and the same for b
     config.loss.identity_weight = 5.0  # of |b2a(a) - a|, and the same for b; 0 if channels differ
 
+    # What the two weights fall to while the learning rate decays.
+    config.loss.cycle_weight_end = config_dict.placeholder(
+        float
+    )  # at the last update; None: it stays
+    config.loss.identity_weight_end = config_dict.placeholder(float)  # likewise
+    config.loss.penalty_weight = 0.0  # of the discriminators' squared gradient, real to generated
+
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 2e-4  # ~ Adam's
-    config.optimizer.b1 = 0.5
-    config.optimizer.b2 = 0.999
+    config.optimizer.discriminator_rate = config_dict.placeholder(float)  # ~ theirs; None: the same
+    config.optimizer.b1 = 0.5  # decay of Adam's mean of gradients
+    config.optimizer.b2 = 0.999  # decay of its mean of their squares
 
     config.schedule = ConfigDict()
     config.schedule.num_epochs = 200  # ~ an epoch shows as many images as the larger domain has
     config.schedule.decay_start_epoch = 100  # ~ from here linear to almost 0; num_epochs: constant
 
-    config.log_every = 100  # ~ steps
-    config.sample_every = 1000  # ~ steps
-    config.checkpoint_every = 5000  # ~ steps
-    config.evaluate_every = 0  # ~ steps; 0: never
-    # Those that the data does not allow are left out. For FID and KID see README.md.
+    config.log_every = 100  # ~ steps between two log lines
+    config.sample_every = 1000  # ~ steps between two grids of samples
+    config.checkpoint_every = 5000  # ~ steps between two checkpoints
+    config.evaluate_every = 0  # ~ steps between two scores of the run; 0: never
+    # Scores; those that the data does not allow are left out. For FID and KID see README.md.
     config.evaluate_metrics = 'paired,labels,randconv_kid_v1,swd,monitors'  # ~
-    config.keep_checkpoints = 2  # ~ the newest so many
+    config.keep_checkpoints = 2  # ~ how many, the newest
     config.keep_best = ''  # ~ and the best evaluated, by a score and a direction: 'psnr_a2b'
     config.allow_data_change = False  # ~ resume although the data set is not the one of the start
 

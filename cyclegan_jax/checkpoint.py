@@ -159,6 +159,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         step: int | None = None,
         *,
         discriminators: bool = False,
+        weights: str | None = None,
         shapes: Callable[[dict], Mapping[str, Any]] | None = None,
     ) -> tuple[dict, dict, int]:
         """Reads parameters alone, to one device: `({'a2b', 'b2a'[, 'a', 'b']}, metadata, step)`.
@@ -167,6 +168,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         CheckpointError if there is none, it is damaged, or does not fit.
 
         Args:
+          weights: 'trained', or their 'average', the default where one is kept.
           shapes: from the metadata to the parameters as jax.ShapeDtypeStructs, under the names of
             what is returned: what the networks that the metadata describes must find.
         """
@@ -178,7 +180,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         for candidate in self._sound(step):
             try:
                 saved = checkpoint_format.inspect(self._path(candidate))
-                params = checkpoint_format.load_networks(saved, discriminators, shapes)
+                params = checkpoint_format.load_networks(saved, discriminators, weights, shapes)
             except DamagedError as error:
                 self._pass_over(candidate, error)
             else:

@@ -1,6 +1,7 @@
 """What one checkpoint holds, and how it is written and read: the only door to orbax.
 
-    generators/      parameters of a2b and b2a: all that translation and evaluation read
+    generators/      parameters of a2b and b2a
+    average/         their moving average, if one is kept: what translation and evaluation read
     discriminators/  parameters of a and b
     training/        the rest of the state
     SHA256SUMS       of every file above; `sha256sum -c SHA256SUMS` checks it by hand
@@ -28,8 +29,9 @@ from cyclegan_jax.storage import check_fields, read_json
 FORMAT = 1
 
 _NETWORKS = ('generators', 'discriminators')
+_AVERAGE = 'average'
 _REST = 'training'
-_PARTS = (*_NETWORKS, _REST)
+_PARTS = (*_NETWORKS, _REST)  # that all have
 
 # For a failed write orbax logs a traceback from each of its threads, hundreds of lines, before it
 # raises the same error to us; for a good one, twenty lines of progress.
@@ -94,7 +96,9 @@ def inspect(path: Path) -> Saved:
             'cyclegan_jax to the version that wrote it.'
         )
     parts = [found.metadata.get(part) for part in _PARTS]
-    whole = all(parts) and all(hasattr(leaf, 'shape') for leaf in jax.tree.leaves(parts))
+    whole = all(parts) and all(
+        hasattr(leaf, 'shape') for leaf in jax.tree.leaves(dict(found.metadata))
+    )
     if found.commit_timestamp_nsecs is None or not whole:
         raise DamagedError(f'{path} is incomplete.')
     return Saved(path, version, _merge(found.metadata), metadata, best)
@@ -112,26 +116,35 @@ def load(saved: Saved, abstract_state: Any) -> Any:
         for field in dataclasses.fields(abstract_state)
         if 'later' in field.metadata
     }
-    added = {name: make for name, make in later.items() if name not in saved.shapes}
-    wanted = {name: field for name, field in abstract.items() if name not in added}
-    _require_fit(saved.path, saved.shapes, wanted)
+    unused = {name for name in later if not jax.tree.leaves(abstract[name])}
+    added = {name: later[name] for name in later if name not in saved.shapes and name not in unused}
+    wanted = {name: x for name, x in abstract.items() if name not in added and name not in unused}
+    _require_fit(saved.path, {n: x for n, x in saved.shapes.items() if n not in unused}, wanted)
     found = _load(saved.path, wanted)
 
     def place(leaf: jax.Array, like: jax.ShapeDtypeStruct) -> jax.Array:
         # A copy, as the step donates the state, and cannot donate a buffer twice.
         return jax.device_put(jnp.copy(leaf), like.sharding)
 
-    for name, make in added.items():
-        used = jax.tree.leaves(abstract[name])  # or else this run does without it
-        found[name] = jax.tree.map(place, make(found), abstract[name]) if used else abstract[name]
+    found |= {n: jax.tree.map(place, make(found), abstract[n]) for n, make in added.items()}
     return dataclasses.replace(abstract_state, **found)
 
 
 def load_networks(
-    saved: Saved, discriminators: bool, shapes: Callable[[dict], Mapping[str, Any]] | None
+    saved: Saved,
+    discriminators: bool,
+    weights: str | None,
+    shapes: Callable[[dict], Mapping[str, Any]] | None,
 ) -> dict[str, Any]:
     """Reads parameters; arguments and errors as of `Checkpoints.restore_networks`."""
-    found = {name: saved.shapes[name] for name in _NETWORKS[: 1 + discriminators]}
+    averaged = _AVERAGE in saved.shapes
+    if weights == 'average' and not averaged:
+        raise CheckpointError(
+            f'{saved.path} has no averaged generators, for which config.average must be set while '
+            'training; take --weights=trained.'
+        )
+    shown = _AVERAGE if averaged and weights != 'trained' else _NETWORKS[0]
+    found = {name: saved.shapes[name] for name in (shown, *_NETWORKS[1 : 1 + discriminators])}
     if shapes:
         _require_fit(saved.path, _flat(found), shapes(saved.metadata))
     return _flat(_load_on_one_device(saved.path, found))
@@ -161,8 +174,9 @@ def _load(path: Path, shapes: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _flat(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The networks among the fields, by their own names, generators first."""
-    return {k: v for name in _NETWORKS if name in fields for k, v in fields[name].items()}
+    """Networks by their own names, generators first, from those by field."""
+    names = sorted(fields, key=_NETWORKS[1].__eq__)
+    return {k: v for name in names for k, v in fields[name].items()}
 
 
 def _require_fit(path: Path, found: Mapping[str, Any], wanted: Mapping[str, Any]) -> None:
@@ -188,8 +202,9 @@ def _networks_first(name: str) -> tuple[bool, str]:
 
 
 def _split(fields: Mapping[str, Any]) -> dict[str, Any]:
-    parts = {name: field for name, field in fields.items() if name in _NETWORKS}
-    rest = {name: field for name, field in fields.items() if name not in _NETWORKS}
+    own = (*_NETWORKS, _AVERAGE)  # fields that are parts of their own, if they hold anything
+    parts = {name: fields[name] for name in own if fields.get(name)}
+    rest = {name: field for name, field in fields.items() if name not in own}
     return parts | ({_REST: rest} if rest else {})
 
 

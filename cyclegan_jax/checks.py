@@ -49,20 +49,25 @@ def check_config(config: ConfigDict) -> None:
             f'schedule.decay_start_epoch is {start}, past the last epoch, '
             f'schedule.num_epochs = {epochs}; for a constant rate make them equal.'
         )
+    for name in ('cycle_weight_end', 'identity_weight_end'):
+        if config.loss[name] is not None and start == epochs:
+            raise UserError(
+                f'loss.{name} is {config.loss[name]}, but weights fall with the learning rate, and '
+                f'it stays: schedule.decay_start_epoch and schedule.num_epochs are both {epochs}.'
+            )
     if config.keep_best and not config.evaluate_every:
         logging.warning(
             'keep_best is %r, but evaluate_every is 0: nothing is scored, and no checkpoint kept '
             'as the best.',
             config.keep_best,
         )
-    rate = config.optimizer.learning_rate
-    if not (rate > 0 and math.isfinite(rate)):
-        raise UserError(f'optimizer.learning_rate is {rate}; it must be a positive number.')
-    for name in ('b1', 'b2'):
-        if not 0 <= config.optimizer[name] < 1:
-            raise UserError(
-                f'optimizer.{name} is {config.optimizer[name]}; it must be at least 0 and below 1.'
-            )
+    for name in ('learning_rate', 'discriminator_rate'):
+        rate = config.optimizer[name]
+        if rate is not None and not (rate > 0 and math.isfinite(rate)):
+            raise UserError(f'optimizer.{name} is {rate}; it must be a positive number.')
+    for name in ('average', 'optimizer.b1', 'optimizer.b2'):
+        if not 0 <= fields[name] < 1:
+            raise UserError(f'{name} is {fields[name]}; it must be at least 0 and below 1.')
 
 
 def check_total_steps(total_steps: int) -> None:

@@ -29,6 +29,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add('--workdir', metavar='DIR', help='the run')
     add('--step', default='latest', help='a number, latest (default) or best')
     add('--all-steps', action='store_true', help='every checkpoint that is there')
+    add(
+        '--weights',
+        choices=('average', 'trained'),
+        help='of a run with config.average: the averaged generators (default), or the last ones',
+    )
     add('--paired', action='store_true', help='test images of one name show the same thing')
     add('--save-images', metavar='DIR', help='also write the scored translations there, as PNG')
     add('--overwrite', action='store_true', help='into a folder that holds images already')
@@ -153,15 +158,17 @@ def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | 
             raise UserError(f'--all-steps and --step={args.step} exclude each other; leave one out')
         if args.output and args.all_steps:
             raise UserError('--output is one file but --all-steps writes several; leave one out')
+        suffix = f'_{args.weights}' if args.weights else ''  # both may be asked for
         for found in evaluation.evaluate_run(
             args.workdir,
             step='all' if args.all_steps else args.step,
             paired=args.paired or None,
-            **chosen('save_images', 'overwrite', 'legacy', 'metrics', 'inception', 'batch_size'),
+            **chosen('weights', 'save_images', 'overwrite'),
+            **chosen('legacy', 'metrics', 'inception', 'batch_size'),
         ):
             title = printable(args.workdir) + f', step {found["step"]}'
             tables = [report.table(f'{title}, {d}', found[d]) for d in ('a2b', 'b2a')]
-            file = Path(args.workdir, 'evaluation', f'step_{found["step"]}.json')
+            file = Path(args.workdir, 'evaluation', f'step_{found["step"]}{suffix}.json')
             yield found, tables, args.output or file
 
 

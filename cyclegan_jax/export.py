@@ -34,6 +34,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add('--output', required=True, metavar='DIR', type=Path, help='made if it is not there')
     add('--format', default='safetensors', choices=FORMATS, help='default: safetensors')
     add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
+    add(
+        '--weights',
+        choices=('average', 'trained'),
+        help='of a run with config.average: the averaged generators (default), or the last ones',
+    )
     add('--push', metavar='USER/NAME', help='then upload the folder to the Hugging Face hub')
     return parser.parse_args(argv)
 
@@ -56,7 +61,9 @@ def _export(args: argparse.Namespace) -> int:
     from cyclegan_jax.inference.exporting import export
     from cyclegan_jax.interop import hub, load_pretrained
 
-    networks = load_pretrained(args.model, step=args.step, discriminators=True)
+    networks = load_pretrained(
+        args.model, step=args.step, weights=args.weights, discriminators=True
+    )
     note = export(networks, args.output, args.format)
     print(printable(f'Wrote {args.output} ({args.format}).'))
     if note:

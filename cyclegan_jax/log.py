@@ -23,6 +23,7 @@ import tqdm
 from clu import metrics as clu_metrics
 from clu import parameter_overview
 
+from cyclegan_jax import process
 from cyclegan_jax.storage import whole
 
 Array = jax.Array
@@ -86,19 +87,7 @@ def peak_memory() -> dict[str, float]:
     stats = jax.local_devices()[0].memory_stats() or {}
     if 'peak_bytes_in_use' in stats:
         return {'memory/device_peak_gib': stats['peak_bytes_in_use'] / _GIB}
-    return {'memory/host_peak_gib': _host_peak() / _GIB}
-
-
-def _host_peak() -> int:
-    """Bytes. psutil knows the peak on Windows alone, where the standard library does not."""
-    if sys.platform == 'win32':
-        import psutil
-
-        return psutil.Process().memory_info().peak_wset
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == 'darwin' else peak * 1024  # bytes on macOS, KiB elsewhere
+    return {'memory/host_peak_gib': process.host_peak_memory() / _GIB}
 
 
 def parameter_table(params: Mapping[str, Any]) -> str:

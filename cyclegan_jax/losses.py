@@ -1,7 +1,7 @@
 """Loss terms: arrays in, float32 scalars out. Every reduction is a mean, as in the reference."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 import jax
@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from cyclegan_jax.errors import UserError, check_choice
 
 Array = jax.Array
+Logits = Array | tuple[Array, ...]  # for each of the scales that a discriminator judges
 
 KINDS = ('lsgan', 'vanilla', 'hinge')
 
@@ -21,14 +22,14 @@ class Outputs(NamedTuple):
     fake: what the generators made of the real images of the other domain.
     cycled: what comes back: {'a': b2a(a2b(a)), 'b': a2b(b2a(b))}.
     same: what a generator makes of its own target: {'a': b2a(a), 'b': a2b(b)}; {} if no term asks.
-    scores: what the discriminators say of `fake`, logits of any shape.
+    scores: what the discriminators say of `fake`: logits of any shape, or those of each scale.
     """
 
     real: Mapping[str, Array]
     fake: Mapping[str, Array]
     cycled: Mapping[str, Array]
     same: Mapping[str, Array]
-    scores: Mapping[str, Array]
+    scores: Mapping[str, Logits]
 
 
 def adversarial(outputs: Outputs, gan: str) -> dict[str, Array]:
@@ -53,7 +54,12 @@ def identity(outputs: Outputs, gan: str) -> dict[str, Array]:
 TERMS = {'adversarial': adversarial, 'cycle': cycle, 'identity': identity}
 
 
-def generator_terms(outputs: Outputs, gan: str, weights: Mapping[str, float]) -> dict[str, Array]:
+def generator_terms(
+    outputs: Outputs,
+    gan: str,
+    weights: Mapping[str, float],
+    factors: Mapping[str, Array] | None = None,
+) -> dict[str, Array]:
     """{'cycle_a': ..., ..., 'total': ...}: each term as it enters the total, and the total.
 
     A term of weight 0 is left out: it would cost time and change nothing.
@@ -61,9 +67,11 @@ def generator_terms(outputs: Outputs, gan: str, weights: Mapping[str, float]) ->
     Args:
       gan: one of KINDS.
       weights: by name of the term.
+      factors: of the weights of some terms, where these change while training.
     """
+    now = {**weights, **{name: weights[name] * f for name, f in (factors or {}).items()}}
     terms = {
-        f'{name}_{part}': weights[name] * loss
+        f'{name}_{part}': now[name] * loss
         for name, term in TERMS.items()
         if weights[name]
         for part, loss in term(outputs, gan).items()
@@ -85,7 +93,55 @@ def term_weights(loss: Mapping) -> dict[str, float]:
     return weights
 
 
-def generator_adversarial(kind: str, fake: Array) -> Array:
+def relaxing_terms(loss: Mapping) -> dict[str, float]:
+    """The share of its weight that each of TERMS ends at which relaxes, from `config.loss`.
+
+    Raises:
+      UserError: a last weight that is not a number, or of a term that has no weight before.
+    """
+    ends = {name: loss.get(f'{name}_weight_end') for name in TERMS}
+    for name, end in ends.items():
+        weight = loss[f'{name}_weight']
+        if end is not None and not (0 <= end < math.inf and weight):
+            raise UserError(
+                f'loss.{name}_weight_end is {end}, and loss.{name}_weight {weight}; the first must '
+                'be 0 or a positive number, the other a positive one.'
+            )
+    return {n: end / loss[f'{n}_weight'] for n, end in ends.items() if end is not None}
+
+
+def penalty_weight(loss: Mapping) -> float:
+    """That of `gradient_penalty`, from `config.loss`; raises UserError if it is no number."""
+    weight = loss.get('penalty_weight', 0.0)
+    if not 0 <= weight < math.inf:
+        raise UserError(f'loss.penalty_weight is {weight}; it must be 0 or a positive number.')
+    return weight
+
+
+def gradient_penalty(judge: Callable[[Array], Logits], images: Array) -> Array:
+    """How steep a discriminator is: the mean over images of its gradient's squared norm.
+
+    The gradient of the mean of its logits. Zero-centred, where WGAN-GP's is centred on 1 (Mescheder
+    et al. 2018); at mixes of real and generated images, as UVCGAN v2 has it.
+
+    Args:
+      judge: from images to logits; it must judge each image by itself.
+      images: (n, h, w, c).
+    """
+
+    def summed(images):
+        return images.shape[0] * over_scales(jnp.mean, judge(images))
+
+    return jnp.sum(jnp.square(jax.grad(summed)(images))) / images.shape[0]
+
+
+def over_scales(function: Callable[..., Array], *logits: Logits) -> Array:
+    """The mean, over the scales that a discriminator judges, of a function of the logits of one."""
+    first, *others = (function(*each) for each in zip(*map(jax.tree.leaves, logits), strict=True))
+    return sum(others, first) / (1 + len(others)) if others else first
+
+
+def generator_adversarial(kind: str, fake: Logits) -> Array:
     """How far the discriminator is from taking fakes for real.
 
     Args:
@@ -93,15 +149,19 @@ def generator_adversarial(kind: str, fake: Array) -> Array:
         et al. 2014: cross-entropy, the non-saturating form) or 'hinge' (Lim and Ye 2017).
       fake: the discriminator's logits of generated images, any shape.
     """
-    if kind == 'lsgan':
-        return jnp.mean(jnp.square(fake - 1))
-    if kind == 'vanilla':
-        return jnp.mean(jax.nn.softplus(-fake))
-    assert kind == 'hinge', kind
-    return -jnp.mean(fake)
+
+    def loss(fake):
+        if kind == 'lsgan':
+            return jnp.mean(jnp.square(fake - 1))
+        if kind == 'vanilla':
+            return jnp.mean(jax.nn.softplus(-fake))
+        assert kind == 'hinge', kind
+        return -jnp.mean(fake)
+
+    return over_scales(loss, fake)
 
 
-def discriminator_adversarial(kind: str, real: Array, fake: Array) -> Array:
+def discriminator_adversarial(kind: str, real: Logits, fake: Logits) -> Array:
     """How badly a discriminator tells real from fake; halved, to slow it (paper, 7.1).
 
     Args:
@@ -109,14 +169,16 @@ def discriminator_adversarial(kind: str, real: Array, fake: Array) -> Array:
       real: logits of real images, any shape.
       fake: logits of generated images, any shape.
     """
-    if kind == 'lsgan':
-        total = jnp.mean(jnp.square(real - 1)) + jnp.mean(jnp.square(fake))
-    elif kind == 'vanilla':
-        total = jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
-    else:
+
+    def loss(real, fake):
+        if kind == 'lsgan':
+            return jnp.mean(jnp.square(real - 1)) + jnp.mean(jnp.square(fake))
+        if kind == 'vanilla':
+            return jnp.mean(jax.nn.softplus(-real)) + jnp.mean(jax.nn.softplus(fake))
         assert kind == 'hinge', kind
-        total = jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake))
-    return 0.5 * total
+        return jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake))
+
+    return 0.5 * over_scales(loss, real, fake)
 
 
 def l1(x: Array, y: Array) -> Array:

@@ -130,3 +130,19 @@ def keep_freed_memory() -> None:
         mallopt(arena_max, 1)  # others cannot grow beyond 64 MiB, and map what is larger
         mallopt(mmap_max, 0)
         mallopt(trim_threshold, -1)
+
+
+def host_peak_memory() -> int:
+    """Bytes of memory that this process has held at most; what it holds now where no one counts.
+
+    The standard library knows, but on Windows, where psutil does, and there alone.
+    """
+    try:
+        import resource
+    except ImportError:
+        import psutil
+
+        memory = psutil.Process().memory_info()
+        return getattr(memory, 'peak_wset', memory.rss)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == 'darwin' else peak * 1024  # bytes on macOS, KiB elsewhere

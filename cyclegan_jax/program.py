@@ -60,15 +60,27 @@ def make_program(
       UserError: a loss that does not exist, or networks that cannot take these images.
     """
     checks.check_image_size(nets, image_size)
-    schedule = train_state.learning_rate_schedule(
-        config.optimizer.learning_rate, **config.schedule, steps_per_epoch=steps_per_epoch
-    )
-    optimizer = optax.adam(schedule, b1=config.optimizer.b1, b2=config.optimizer.b2)
+
+    def falling_from(rate: float) -> Callable[[jax.Array], jax.Array]:
+        return train_state.learning_rate_schedule(
+            rate, **config.schedule, steps_per_epoch=steps_per_epoch
+        )
+
+    def adam(schedule: Callable) -> optax.GradientTransformation:
+        return optax.adam(schedule, b1=config.optimizer.b1, b2=config.optimizer.b2)
+
+    schedule = falling_from(config.optimizer.learning_rate)
+    judges_rate = config.optimizer.discriminator_rate
+    optimizer = adam(schedule)
     pixels = config.batch_size // mesh.size // config.accumulate * math.prod(image_size)
     step = train_step.make_train_step(
         nets,
         optimizer,
         config.loss,
+        discriminator_optimizer=judges_rate and adam(falling_from(judges_rate)),
+        decay=falling_from(1.0),
+        augment=config.augment,
+        average=config.average,
         accumulate=config.accumulate,
         # On a CPU a step at 128x128 takes 0.86 times as long in pairs, of a batch of 4 1.3 times.
         pair_calls=mesh.devices.flat[0].platform != 'cpu' or pixels < _PAIRED_PIXELS,
@@ -78,7 +90,12 @@ def make_program(
 
     def create(key: jax.Array) -> TrainState:
         return train_state.create(
-            nets, optimizer, key, image_shapes=image_shapes, pool_size=config.pool_size
+            nets,
+            optimizer,
+            key,
+            image_shapes=image_shapes,
+            pool_size=config.pool_size,
+            average=config.average > 0,
         )
 
     # Shapes, then shardings, then arrays that are born where they live.

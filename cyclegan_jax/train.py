@@ -96,12 +96,12 @@ def loop(run: Run) -> int:
                 with stopwatch.paused():
                     best = None
                     if config.evaluate_every and (last or step % config.evaluate_every == 0):
-                        best = run.observer.evaluate(step, state.generators)
+                        best = run.observer.evaluate(step, state.shown)
                     if save or best:
                         _fetch(run, step, window)
                         _save(run, step, state, best)
                     if last or step % config.sample_every == 0:
-                        run.observer.sample(step, state.generators)
+                        run.observer.sample(step, state.shown)
         except ImageError as error:
             raise _unreadable(run, step, state, window, error) from error
         run.checkpoints.wait()

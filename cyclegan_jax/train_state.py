@@ -24,6 +24,7 @@ class TrainState:
     generator_opt, discriminator_opt: one Adam over both generators, one over both discriminators.
     pools: {'a', 'b'}: the fakes of each domain that its discriminator is shown; {} without pools.
     key: constant. What step t draws is a function of (key, t), so a resumed run draws the same.
+    average: the generators' moving average {'a2b', 'b2a'}; {} where none is kept.
     """
 
     step: Array
@@ -33,6 +34,12 @@ class TrainState:
     discriminator_opt: optax.OptState
     pools: dict[str, ImagePool]
     key: Array
+    average: dict = flax.struct.field(metadata={'later': lambda fields: fields['generators']})
+
+    @property
+    def shown(self) -> dict:
+        """The generators that samples and scores are of: the average, where there is one."""
+        return self.average or self.generators
 
 
 def learning_rate_schedule(
@@ -64,12 +71,14 @@ def create(
     *,
     image_shapes: Mapping[str, tuple[int, int, int, int]],
     pool_size: int,
+    average: bool = False,
 ) -> TrainState:
     """The state before the first update; the four networks start from different keys.
 
     Args:
       image_shapes: (n, h, w, c) of the batches of domain 'a' and 'b', n being the global batch.
       pool_size: images of history for each domain; 0 for none.
+      average: whether the generators' moving average is kept.
     """
     state_key, *keys = jax.random.split(key, 5)
 
@@ -93,6 +102,7 @@ def create(
         discriminator_opt=optimizer.init(discriminators),
         pools=pools,
         key=state_key,
+        average=_copy(generators) if average else {},
     )
 
 
@@ -106,9 +116,17 @@ def replace_networks(state: TrainState, params: Mapping) -> TrainState:
     def replace(networks: dict) -> dict:
         return {name: params.get(name, own) for name, own in networks.items()}
 
+    generators = replace(state.generators)
     return state.replace(
-        generators=replace(state.generators), discriminators=replace(state.discriminators)
+        generators=generators,
+        discriminators=replace(state.discriminators),
+        average=_copy(generators) if state.average else {},
     )
+
+
+def _copy(tree):
+    # The step donates the state, and cannot donate a buffer twice.
+    return jax.tree.map(jnp.copy, tree)
 
 
 def state_sharding(mesh: Mesh, state: TrainState) -> TrainState:

@@ -10,6 +10,7 @@ import optax
 from jax import lax
 
 from cyclegan_jax import losses
+from cyclegan_jax.augmentation import make_augmentation
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.networks import Networks
 from cyclegan_jax.train_state import TrainState
@@ -38,6 +39,10 @@ def make_train_step(
     optimizer: optax.GradientTransformation,
     loss: Mapping,
     *,
+    discriminator_optimizer: optax.GradientTransformation | None = None,
+    decay: Callable[[Array], Array] | None = None,
+    augment: str = '',
+    average: float = 0.0,
     accumulate: int = 1,
     pair_calls: bool,
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
@@ -47,10 +52,16 @@ def make_train_step(
     generators' own forward pass, through the pools: the reference's arithmetic.
 
     Args:
-      loss: `gan`, one of `losses.KINDS`, and the weight of each of `losses.TERMS`.
+      loss: `gan`, one of `losses.KINDS`, the weight of each of `losses.TERMS` and what some of them
+        end at, and the weight of the discriminators' `losses.gradient_penalty`.
+      discriminator_optimizer: by default the same for all.
+      decay: from the number of finished updates to what is left of a weight that relaxes: 1 to 0.
+      augment: see `make_augmentation`: of all that discriminators see.
+      average: share of `state.average` that stays at an update, once there were many; 0 for none.
       accumulate: parts that a batch is cut into, one after the other on the device, where the whole
         does not fit. The gradients are the mean over the parts: those of the whole batch. Each
-        device's share of the batch must be a multiple. Dropout alone is drawn differently.
+        device's share of the batch must be a multiple. Only what is drawn, for dropout, `augment`
+        and the penalty, differs.
       pair_calls: whether a network sees two batches in one call where it can (a generator its real
         and its identity batch, a discriminator real and fake). It is quicker where a batch alone
         is too small to keep the device busy, and takes more memory.
@@ -63,6 +74,8 @@ def make_train_step(
       UserError: a loss that does not exist, or identity loss between unlike numbers of channels.
     """
     gan, weights = loss['gan'], losses.term_weights(loss)
+    relaxing, penalty_weight = losses.relaxing_terms(loss), losses.penalty_weight(loss)
+    disturb = make_augmentation(augment)
     channels = {d: networks.generators[g].channels for d, g in (('a', 'b2a'), ('b', 'a2b'))}
     if weights['identity'] and channels['a'] != channels['b']:
         raise UserError(
@@ -79,8 +92,8 @@ def make_train_step(
         # Interleaved, not concatenated, so that the batch stays split over the devices as it is.
         x = jnp.stack(batches, axis=1).reshape(-1, *batches[0].shape[1:])
         y = _apply(network, params, x, **kwargs)
-        y = y.reshape(-1, len(batches), *y.shape[1:])
-        return [y[:, i] for i in range(len(batches))]
+        y = jax.tree.map(lambda y: y.reshape(-1, len(batches), *y.shape[1:]), y)
+        return [jax.tree.map(lambda y, i=i: y[:, i], y) for i in range(len(batches))]
 
     def discriminate(params, domain, *batches):
         return call(networks.discriminators[domain], params[domain], *batches)
@@ -88,17 +101,19 @@ def make_train_step(
     def step(state: TrainState, batch: Mapping[str, Array]) -> tuple[TrainState, Metrics]:
         step_key = jax.random.fold_in(state.key, state.step)
 
-        def key_for(name: str) -> Array:
-            return jax.random.fold_in(step_key, zlib.crc32(name.encode()))
+        def key_for(name: str, part: Array | int | None = None) -> Array:
+            key = jax.random.fold_in(step_key, zlib.crc32(name.encode()))
+            return key if part is None else jax.random.fold_in(key, part)
+
+        factors = {name: end + (1 - end) * decay(state.step) for name, end in relaxing.items()}
 
         def generator_gradients(batch, part):
             real = {domain: to_float(images) for domain, images in batch.items()}
 
             def generate(params, direction, purpose, *batches):
-                key = key_for(f'{direction}/{purpose}')
-                rngs = {'dropout': jax.random.fold_in(key, part) if accumulate > 1 else key}
+                key = key_for(f'{direction}/{purpose}', part if accumulate > 1 else None)
                 network = networks.generators[direction]
-                return call(network, params[direction], *batches, train=True, rngs=rngs)
+                return call(network, params[direction], *batches, train=True, rngs={'dropout': key})
 
             def total(params):
                 if weights['identity']:
@@ -111,12 +126,13 @@ def make_train_step(
                     same = {}
                 [cycled_a] = generate(params, 'b2a', 'cycle', fake_b)
                 [cycled_b] = generate(params, 'a2b', 'cycle', fake_a)
-                [score_b] = discriminate(state.discriminators, 'b', fake_b)
-                [score_a] = discriminate(state.discriminators, 'a', fake_a)
                 fake, cycled = {'a': fake_a, 'b': fake_b}, {'a': cycled_a, 'b': cycled_b}
-                scores = {'a': score_a, 'b': score_b}
+                scores = {}
+                for domain in ('b', 'a'):
+                    seen = disturb(fake[domain], key_for(f'seen/{domain}', part))
+                    [scores[domain]] = discriminate(state.discriminators, domain, seen)
                 outputs = losses.Outputs(real, fake, cycled, same, scores)
-                terms = losses.generator_terms(outputs, gan, weights)
+                terms = losses.generator_terms(outputs, gan, weights, factors)
                 return terms['total'], (terms, fake)
 
             grads, (terms, fakes) = jax.grad(total, has_aux=True)(state.generators)
@@ -129,16 +145,25 @@ def make_train_step(
             key = key_for(f'pool/{domain}')
             pools[domain], fakes[domain] = pool.query(fakes[domain], key)
 
-        def discriminator_gradients(batches, _):
+        def discriminator_gradients(batches, part):
             batch, fakes = batches
 
             def total(params):
                 terms, scores = {}, {}
                 for domain, images in batch.items():
-                    real, fake = discriminate(params, domain, to_float(images), fakes[domain])
+                    seen = disturb(to_float(images), key_for(f'seen_real/{domain}', part))
+                    seen_fake = disturb(fakes[domain], key_for(f'seen_fake/{domain}', part))
+                    real, fake = discriminate(params, domain, seen, seen_fake)
                     terms[domain] = losses.discriminator_adversarial(gan, real, fake)
-                    scores[f'real_{domain}'] = jnp.mean(real)
-                    scores[f'fake_{domain}'] = jnp.mean(fake)
+                    scores[f'real_{domain}'] = losses.over_scales(jnp.mean, real)
+                    scores[f'fake_{domain}'] = losses.over_scales(jnp.mean, fake)
+                    if penalty_weight:
+                        key = key_for(f'mix/{domain}', part)
+                        share = jax.random.uniform(key, (seen.shape[0], 1, 1, 1))
+                        mixed = share * seen + (1 - share) * seen_fake
+                        judge = lambda x, domain=domain: discriminate(params, domain, x)[0]
+                        penalty = losses.gradient_penalty(judge, mixed)
+                        terms[f'penalty_{domain}'] = penalty_weight * penalty
                 return sum(terms.values()), (terms, scores)
 
             grads, (terms, scores) = jax.grad(total, has_aux=True)(state.discriminators)
@@ -152,7 +177,10 @@ def make_train_step(
             optimizer, generator_grads, state.generator_opt, state.generators
         )
         discriminators, discriminator_opt = _update(
-            optimizer, discriminator_grads, state.discriminator_opt, state.discriminators
+            discriminator_optimizer or optimizer,
+            discriminator_grads,
+            state.discriminator_opt,
+            state.discriminators,
         )
         metrics = {
             **{f'generator/{name}': term for name, term in terms.items()},
@@ -169,6 +197,8 @@ def make_train_step(
             discriminator_opt=discriminator_opt,
             pools=pools,
         )
+        if average:
+            state = state.replace(average=_averaged(state.average, generators, average, state.step))
         return state, metrics
 
     return step
@@ -205,6 +235,16 @@ def _by_parts(function, batch, parts: int):
     zeros = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), means)
     sums, images = lax.scan(add, zeros, (batch, jnp.arange(parts)))
     return jax.tree.map(lambda x: x / parts, sums), jax.tree.map(join, images)
+
+
+def _averaged(average, params, share: float, step: Array):
+    """The moving average after so many updates.
+
+    Its half-life is at most the last 20th of the updates (Karras et al. 2020, StyleGAN2-ADA): with
+    a large share alone, the first weights would be seen in it for many epochs.
+    """
+    share = jnp.minimum(share, 0.5 ** (20 / step))
+    return optax.incremental_update(params, average, 1 - share)
 
 
 def _update(optimizer, grads, opt_state, params):

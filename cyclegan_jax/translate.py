@@ -35,6 +35,11 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help='a2b (default) or b2a; a2b,b2a does both, in folders of their own',
     )
     add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
+    add(
+        '--weights',
+        choices=('average', 'trained'),
+        help='of a run with config.average: the averaged generators (default), or the last ones',
+    )
     add('--input', required=True, metavar='FILE|DIR|GLOB', help='pictures; quote a GLOB')
     add('--output', required=True, metavar='DIR', type=Path)
     add(
@@ -91,7 +96,7 @@ def translate_pictures(args: argparse.Namespace) -> int:
     if args.output.exists() and not args.output.is_dir():
         raise UserError(f'--output={args.output} is a file; name a folder.')
     images = files.find_images(args.input, exclude=args.output)
-    translators = files.load_translators(args.model, args.direction, args.step)
+    translators = files.load_translators(args.model, args.direction, args.step, args.weights)
     jobs = {
         direction: files.make_jobs(
             images,

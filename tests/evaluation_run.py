@@ -19,10 +19,13 @@ def tiny_config(**data):
     return config
 
 
-def write_run(workdir: Path, steps: tuple[int, ...], dtype: str = 'float32') -> None:
+def write_run(
+    workdir: Path, steps: tuple[int, ...], dtype: str = 'float32', average: bool = False
+) -> None:
     """A workdir with a checkpoint for each step, of other random parameters each."""
     config = tiny_config()
     config.dtype = dtype
+    config.average = 0.9 * average
     nets = networks.make_networks(
         {'a': 3, 'b': 3}, config.generator, config.discriminator, config.dtype
     )
@@ -34,4 +37,6 @@ def write_run(workdir: Path, steps: tuple[int, ...], dtype: str = 'float32') -> 
             state = train_state.create(
                 nets, optax.adam(0.0), jax.random.key(step), image_shapes=shapes, pool_size=0
             )
+            if average:
+                state = state.replace(average=jax.tree.map(lambda x: x / 2, state.generators))
             checkpoints.save(step, state, {'config': config.to_dict()})

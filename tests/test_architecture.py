@@ -1,6 +1,7 @@
 """The rules of the house: who may import what."""
 
 import ast
+import functools
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,8 @@ DOORS = {
     'torch': ('interop/',),
     'safetensors': ('interop/',),
     'portalocker': ('workdir.py',),
+    'fcntl': (),  # neither is there on Windows; what replaces them are portalocker and psutil
+    'resource': ('process.py',),
     'tensorflow': (),
 }
 
@@ -37,7 +40,8 @@ ROOMS = {
     'sharding': set(),
     'image_pool': set(),
     'losses': set(),
-    'log': set(),
+    'augmentation': set(),
+    'log': {'process'},
     'data': set(),
     'ops': set(),
     'networks': {'ops'},
@@ -45,7 +49,7 @@ ROOMS = {
     'checkpoint_format': {'manifest'},
     'checkpoint': {'checkpoint_format', 'manifest', 'sharding'},
     'train_state': {'networks', 'image_pool', 'sharding'},
-    'train_step': {'networks', 'losses', 'train_state'},
+    'train_step': {'networks', 'losses', 'augmentation', 'train_state'},
     'visuals': {'log', 'data'},
     'interop': {'networks', 'checkpoint'},
     'checks': {'data', 'networks'},
@@ -61,9 +65,10 @@ ROOMS = {
 }
 
 # Who reads the config of a run; everything else takes plain arguments.
-READERS = ('train.py', 'run.py', 'program.py', 'checks.py')
+READERS = ('flags.py', 'train.py', 'run.py', 'program.py', 'checks.py')
 
 
+@functools.cache
 def imports(path: Path) -> set[str]:
     """Dotted names of everything that a module imports, wherever in it."""
     found = set()

@@ -9,7 +9,9 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted(
-    path.name for path in (ROOT / 'benchmarks').glob('*.py') if '__main__' in path.read_text()
+    str(path.relative_to(ROOT / 'benchmarks'))
+    for path in (ROOT / 'benchmarks').rglob('*.py')
+    if '__main__' in path.read_text()
 )
 TINY = ('--size=32', '--width=8', '--blocks=1', '--repeats=2')
 

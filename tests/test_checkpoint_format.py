@@ -168,6 +168,24 @@ class TestLaterField:
         assert restored.average == {}
         assert equal(restored.generators, make(2).generators)
 
+    def test_is_given_up_by_a_run_that_does_without_it(self, two):
+        two.save(3, Later(**vars(make(3)), average=make(4).generators), METADATA)
+        two.wait()
+        restored, _, _ = two.restore(self.wanted().replace(average={}))
+        assert restored.average == {}
+        assert equal(restored.generators, make(3).generators)
+
+    def test_is_what_is_shown_unless_the_trained_ones_are_asked_for(self, two):
+        two.save(3, Later(**vars(make(3)), average=make(4).generators), METADATA)
+        two.wait()
+        for weights, shown in ((None, make(4)), ('average', make(4)), ('trained', make(3))):
+            params = two.restore_networks(weights=weights, discriminators=True)[0]
+            assert list(params) == ['a2b', 'b2a', 'a', 'b']
+            assert equal(params, shown.generators | make(3).discriminators)
+        assert equal(two.restore_networks(2, weights='trained')[0], make(2).generators)
+        line = message(lambda: two.restore_networks(2, weights='average'))
+        assert '/2 has no averaged generators' in line and '--weights=trained' in line
+
     def test_without_a_default_it_does_not_fit(self, two):
         @flax.struct.dataclass
         class Careless(State):

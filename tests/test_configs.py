@@ -3,6 +3,7 @@
 import ast
 import importlib
 import inspect
+import os
 import pkgutil
 import subprocess
 import sys
@@ -91,7 +92,8 @@ def test_every_field_is_read_somewhere():
     groups = {'data': arguments(load), 'schedule': arguments(learning_rate_schedule)}
     assert set(groups) <= handed_on
     # What these are made from says by itself what it reads.
-    groups['loss'] = {'gan'} | {f'{term}_weight' for term in losses.TERMS}
+    groups['loss'] = {'gan', 'penalty_weight', 'cycle_weight_end', 'identity_weight_end'}
+    groups['loss'] |= {f'{term}_weight' for term in losses.TERMS}
     for role, kinds in KINDS.items():
         assert get('default')[role].to_dict() == {'kind': next(iter(kinds))} | fields_of(role)
         groups[role] = {'kind'} | set(fields_of(role))
@@ -109,6 +111,7 @@ def test_each_field_says_whether_it_may_change():
         'seed',
         'batch_size',
         'pool_size',
+        'augment',
         'data.load_size',
         'data.crop_size',
         'data.resize',
@@ -128,6 +131,9 @@ def test_each_field_says_whether_it_may_change():
         'loss.adversarial_weight',
         'loss.cycle_weight',
         'loss.identity_weight',
+        'loss.cycle_weight_end',
+        'loss.identity_weight_end',
+        'loss.penalty_weight',
         'optimizer.b1',
         'optimizer.b2',
     }
@@ -141,8 +147,8 @@ def test_sizes_may_be_height_and_width_in_a_file_and_on_the_command_line(tmp_pat
     config.data.crop_size = (64, 128)
     assert config.data.crop_size == (64, 128)
     code = (
-        'import sys, main; from absl import app\n'
-        'main.parse_flags(sys.argv); print(main._CONFIG.value.data.crop_size)'
+        'import sys; from cyclegan_jax import flags\n'
+        'flags.parse_flags(sys.argv); print(flags._CONFIG.value.data.crop_size)'
     )
     command = [sys.executable, '-c', code, '--config=configs/default.py', '--workdir=x']
     for text in ('(64, 128)', '64'):
@@ -176,11 +182,16 @@ def test_a_slip_in_a_file_is_told_as_one_on_the_command_line(tmp_path):
         ('schedule.decay_start_epoch', 300, 'past the last epoch, schedule.num_epochs = 200'),
         ('optimizer.learning_rate', 0.0, 'optimizer.learning_rate is 0.0'),
         ('optimizer.learning_rate', float('nan'), 'must be a positive number'),
+        ('optimizer.discriminator_rate', -1.0, 'discriminator_rate is -1.0'),
         ('optimizer.b1', 1.0, 'optimizer.b1 is 1.0'),
+        ('loss.cycle_weight_end', 3.0, 'decay_start_epoch and schedule.num_epochs are both 200'),
+        ('average', 1.0, 'average is 1.0; it must be at least 0 and below 1'),
     ],
 )
 def test_values_out_of_range_are_refused(field, value, said):
     config = get('default')
+    if field.endswith('_end'):
+        config.schedule.decay_start_epoch = config.schedule.num_epochs
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError) as error:
         checks.check_config(config)
@@ -217,6 +228,27 @@ def test_a_config_that_is_not_there_is_named(tmp_path):
     assert 'configs/nope.py' in result.stderr and 'Traceback' not in result.stderr
 
 
+def test_a_config_goes_by_its_name(tmp_path):
+    """Wherever the process works, and whatever else is called configs there."""
+    (tmp_path / 'configs.py').write_text('raise SystemExit("not this one")')
+    (tmp_path / 'horse2zebra').mkdir()  # the data, perhaps
+    code = (
+        'import sys; from cyclegan_jax import flags\n'
+        'flags.parse_flags(sys.argv); print(flags._CONFIG.value.domain_b)'
+    )
+    for name, domain in (('horse2zebra', 'zebra'), ('nft:ape__2__punk', 'punk')):
+        command = [sys.executable, '-c', code, f'--config={name}', '--workdir=x']
+        environment = os.environ | {'PYTHONPATH': f'{tmp_path}{os.pathsep}{ROOT}'}
+        done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True)
+        assert done.stdout.decode().strip() == domain, done.stderr.decode()
+
+
+def test_a_name_that_no_config_has_is_told():
+    result = main('--config=horse2zebr', '--workdir=x')
+    assert result.returncode == 1 and result.stderr.count('\n') == 1
+    assert "did you mean 'horse2zebra'" in result.stderr
+
+
 @pytest.mark.parametrize(
     ('arguments', 'missing'),
     [(['--workdir=x'], '--config'), (['--config=configs/synthetic.py'], '--workdir')],
@@ -236,5 +268,5 @@ def test_help_imports_nothing_heavy():
         'finally:\n    print({"jax", "flax", "numpy", "PIL"} & set(sys.modules), file=sys.stderr)'
     )
     done = subprocess.run([sys.executable, '-c', code], cwd=ROOT, capture_output=True, text=True)
-    assert '--workdir' in done.stdout
+    assert '--workdir' in done.stdout and done.returncode == 0
     assert done.stderr.strip() == 'set()'

@@ -236,6 +236,14 @@ def workdir(tmp_path_factory):
     return path
 
 
+def test_scores_of_weights_that_are_asked_for_have_a_file_of_their_own(tmp_path):
+    write_run(tmp_path / 'run', steps=(3,), average=True)
+    assert run(f'--workdir={tmp_path}/run', '--metrics=paired', '--weights=average') == 0
+    [path] = (tmp_path / 'run' / 'evaluation').iterdir()
+    assert path.name == 'step_3_average.json'
+    assert json.loads(path.read_text())['protocol']['weights'] == 'average'
+
+
 def test_a_run_is_scored_both_ways_with_its_protocol(workdir, capsys):
     status = run(
         f'--workdir={workdir}',
@@ -252,6 +260,7 @@ def test_a_run_is_scored_both_ways_with_its_protocol(workdir, capsys):
         assert found[direction]['baselines'].keys() >= {'floor', 'ceiling', 'untranslated'}
     assert found['b2a']['baselines']['label_ceiling']['class_iou'] == 1
     protocol = found['protocol']
+    assert protocol['weights'] == 'trained'
     assert protocol['identity_weight'] == 5
     assert protocol['image_size'] == [32, 32]
     assert protocol['versions'].keys() >= {'jax', 'flax', 'numpy', 'pillow'}

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from evaluation_run import write_run
 from flax import traverse_util
+from PIL import Image
 from translate_fixtures import RESNET, random_network
 
-from cyclegan_jax import export, interop
+from cyclegan_jax import export, interop, translate
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import exporting
 from cyclegan_jax.inference.exporting import FORMATS
@@ -283,6 +285,31 @@ def test_push_without_a_connection_keeps_the_export(tmp_path, monkeypatch, capsy
     error = capsys.readouterr().err
     assert 'no route to host' in error and 'The export itself is complete' in error
     assert (tmp_path / 'out' / 'model.safetensors').exists()
+
+
+@pytest.mark.parametrize('weights', ['trained', None])
+def test_weights_of_a_run_are_chosen_and_of_others_refused(weights, tmp_path, capsys):
+    """By default the average, which is half of the trained ones here."""
+    write_run(tmp_path / 'run', steps=(3,), average=True)
+    chosen = [f'--weights={weights}'] if weights else []
+    model = [f'--model={tmp_path}/run', *chosen]
+    assert export.main([*model, f'--output={tmp_path}/out']) == 0
+    trained = interop.load_pretrained(tmp_path / 'run', weights='trained')['a2b']
+    scale = 1 if weights == 'trained' else 0.5
+    expected = trained._replace(params=jax.tree.map(lambda x: scale * x, trained.params))
+    exported = interop.load_pretrained(tmp_path / 'out')['a2b']
+    jax.tree.map(np.testing.assert_array_equal, exported.params, expected.params)
+
+    picture = np.random.default_rng(0).integers(256, size=(32, 32, 3), dtype=np.uint8)
+    Image.fromarray(picture).save(tmp_path / 'x.png')
+    flags = [f'--input={tmp_path}/x.png', f'--output={tmp_path}/translated']
+    assert translate.main([*model, *flags]) == 0
+    translated = np.asarray(Image.open(tmp_path / 'translated' / 'x.png'))
+    output = apply(expected, (picture / 127.5 - 1)[None].astype(np.float32))[0]
+    np.testing.assert_allclose(translated, (output + 1) * 127.5, atol=0.6)
+    if weights:
+        assert translate.main([f'--model={tmp_path}/out', *chosen, *flags]) == 2
+        assert f'--weights is {weights}, but {tmp_path}/out is not the' in capsys.readouterr().err
 
 
 def test_the_workdir_of_a_run_is_not_exported_into(tmp_path):

@@ -346,8 +346,22 @@ def test_a_changed_data_set_is_noticed(finished, capsys):
             'generator.num_blocks': 1,
             'generator.remat': True,
         },
+        # Its two derivatives, one of the other, take long to compile.
+        pytest.param(
+            {
+                'average': 0.9,
+                'augment': 'brightness,saturation,contrast,shift',
+                'discriminator.kind': 'two_scale',
+                'loss.penalty_weight': 1.0,
+                'loss.cycle_weight_end': 3.0,
+                'loss.identity_weight_end': 1.0,
+                'optimizer.discriminator_rate': 1e-4,
+                'schedule.decay_start_epoch': 0,
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
-    ids=['anime', 'huggan'],
+    ids=['anime', 'huggan', 'recipe'],
 )
 def test_the_other_networks_and_losses_train(fields, tmp_path):
     size = {'data.load_size': 40, 'data.crop_size': 32, 'max_steps': 2}
@@ -388,6 +402,42 @@ def test_training_starts_from_networks_that_exist(finished, tmp_path, saved, cap
             np.testing.assert_allclose(x, y, atol=1e-9)
     assert train.main(tiny(**{**fields, 'generator.width': 8}), tmp_path / 'unlike') == 2
     assert 'generator.width is 8, a2b of the weights has 4' in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_an_average_is_shown_and_begins_and_ends_where_it_is_asked_for(
+    finished, tmp_path, saved, monkeypatch
+):
+    """From trained networks; then without; then on again, from the generators as they are."""
+    shown = {}
+    monkeypatch.setattr(
+        Observer, 'sample', lambda _, step, generators: shown.update({step: generators})
+    )
+    fields = {'evaluate_every': 0, 'sample_every': 1, 'keep_checkpoints': 9}
+    start = {'init_from': str(finished), 'average': 0.9}
+    assert train.main(tiny(**fields, **start, max_steps=1), tmp_path) == 0
+    assert train.main(tiny(**fields, max_steps=2), tmp_path) == 0
+    assert train.main(tiny(**fields, average=0.9, max_steps=3), tmp_path) == 0
+    assert saved[2].average == {}
+
+    def equal(x, y):
+        return all(map(np.array_equal, *map(jax.tree.leaves, (x, y))))
+
+    for step, state in saved.items():
+        assert equal(shown[step], state.shown)
+        for weights, expected in (('trained', state.generators), (None, state.shown)):
+            found = load_pretrained(tmp_path, step=step, weights=weights)
+            assert equal({name: network.params for name, network in found.items()}, expected)
+    for before, step in ((None, 1), (saved[2].generators, 3)):
+        state = saved[step]
+        assert not equal(state.average, state.generators)
+        if before:
+            share = 0.5 ** (20 / step)
+            mixed = jax.tree.map(
+                lambda x, y, share=share: share * x + (1 - share) * y, before, state.generators
+            )
+            for x, y in zip(*map(jax.tree.leaves, (state.average, mixed)), strict=True):
+                np.testing.assert_allclose(x, y, atol=1e-7)
 
 
 def test_the_best_checkpoint_is_kept_beside_the_latest(tmp_path):

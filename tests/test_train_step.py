@@ -23,22 +23,29 @@ def batches(steps, seed=0):
     return [{d: random.randint(0, 256, SHAPE).astype(np.uint8) for d in 'ab'} for _ in range(steps)]
 
 
-def create(pool_size=16):
+def create(pool_size=16, nets=NETS, average=False):
     shapes = {'a': SHAPE, 'b': SHAPE}
     return train_state.create(
-        NETS, ADAM, jax.random.key(0), image_shapes=shapes, pool_size=pool_size
+        nets,
+        ADAM,
+        jax.random.key(0),
+        image_shapes=shapes,
+        pool_size=pool_size,
+        average=average,
     )
 
 
-def run(steps=3, devices=1, pool_size=16, nets=NETS, pair_calls=False, **loss):
+def run(steps=3, devices=1, pool_size=16, nets=NETS, options=None, **loss):
     """The states and metrics after each update on a mesh of some devices, and the compiled text."""
+    options = {'pair_calls': False} | (options or {})
+    first = lambda: create(pool_size, nets, 'average' in options)
     mesh = jax.make_mesh(
         (devices,), ('data',), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )
-    places = train_state.state_sharding(mesh, jax.eval_shape(lambda: create(pool_size)))
-    state = jax.jit(lambda: create(pool_size), out_shardings=places)()
+    places = train_state.state_sharding(mesh, jax.eval_shape(first))
+    state = jax.jit(first, out_shardings=places)()
     step = jax.jit(
-        train_step.make_train_step(nets, ADAM, LOSS | loss, pair_calls=pair_calls),
+        train_step.make_train_step(nets, ADAM, LOSS | loss, **options),
         in_shardings=(places, sharding.split(mesh)),
         out_shardings=(places, sharding.replicated(mesh)),
     )
@@ -108,7 +115,7 @@ def test_one_device_and_eight_compute_the_same(baseline, sharded):
 
 def test_paired_calls_compute_the_same_and_eight_devices_only_ever_reduce(baseline):
     """The gradients' all-reduce and the metrics' is all: no gather, no exchange of pools."""
-    paired = run(pair_calls=True, devices=8)
+    paired = run(options={'pair_calls': True}, devices=8)
     assert_same_run(paired, baseline)
     assert 'all-reduce' in paired[2]
     for other in ('all-gather', 'all-to-all', 'collective-permute', 'reduce-scatter'):
@@ -116,11 +123,11 @@ def test_paired_calls_compute_the_same_and_eight_devices_only_ever_reduce(baseli
 
 
 def test_a_batch_in_parts_computes_the_same(baseline):
-    assert_same_run(run(accumulate=4), baseline)
+    assert_same_run(run(options={'accumulate': 4}), baseline)
 
 
 def test_parts_are_cut_on_each_device(baseline):
-    in_parts = run(accumulate=2, devices=4)
+    in_parts = run(options={'accumulate': 2}, devices=4)
     assert_same_run(in_parts, baseline)
     for other in ('all-gather', 'all-to-all', 'collective-permute', 'reduce-scatter'):
         assert other not in in_parts[2]
@@ -236,6 +243,98 @@ def test_bfloat16_changes_the_arithmetic_but_not_the_state(baseline):
     got, wanted = metrics['generator/total'], baseline[1][0]['generator/total']
     assert got != wanted
     np.testing.assert_allclose(got, wanted, rtol=2e-2)
+
+
+# What is quick to compile of a recipe, at the middle of its decay; then all of it.
+RECIPE = {
+    'average': 0.3,
+    'augment': 'brightness,saturation,contrast,shift',
+    'discriminator_optimizer': optax.adam(1e-4, b1=0.5, b2=0.999),
+    'decay': lambda step: 0.5,
+}
+RELAXED = {'cycle_weight_end': 3.0, 'identity_weight_end': 1.0}
+
+
+def run_whole_recipe(dtype='float32', options=None, **kwargs):
+    generator = {'width': 4, 'num_blocks': 1}
+    two_scales = {'kind': 'two_scale', 'width': 4, 'num_layers': 1}
+    nets = networks.make_networks({'a': 3, 'b': 3}, generator, two_scales, dtype)
+    weights = RELAXED | {'penalty_weight': 2.0}
+    return run(nets=nets, options=RECIPE | (options or {}), **weights, **kwargs)
+
+
+@pytest.fixture(scope='module')
+def improved():
+    return run(options=RECIPE, **RELAXED)
+
+
+@pytest.fixture(scope='module')
+def whole_recipe():
+    return run_whole_recipe()
+
+
+def test_the_average_follows_the_generators(improved):
+    """Its half-life is a 20th of the updates so far, until the share that is asked for is less."""
+    states, _, _ = improved
+    expected = states[0].generators
+    for step, state in enumerate(states[1:], 1):
+        share = min(0.3, 0.5 ** (20 / step))
+        mix = lambda old, new, share=share: share * old + (1 - share) * new
+        expected = jax.tree.map(mix, expected, state.generators)
+        for x, y in zip(*map(jax.tree.leaves, (state.average, expected)), strict=True):
+            np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-7)
+    assert states[1].shown is states[1].average
+    for step, share in ((400, 0.5 ** (1 / 20)), (10**6, 0.999)):
+        mixed = train_step._averaged(jnp.zeros(2), jnp.ones(2), 0.999, jnp.int32(step))
+        np.testing.assert_allclose(mixed, 1 - share, rtol=1e-3)
+
+
+def test_weights_relax_with_the_decay(baseline, improved):
+    """At its middle by half; the generators of the first update are those of the plain recipe."""
+    for name, share in (('cycle', 0.65), ('identity', 0.6)):
+        for domain in 'ab':
+            plain = baseline[1][0][f'generator/{name}_{domain}']
+            relaxed = improved[1][0][f'generator/{name}_{domain}']
+            np.testing.assert_allclose(relaxed, share * plain, rtol=1e-4)
+
+
+def test_discriminators_see_what_is_disturbed(baseline, improved):
+    """Where they learn, and where the generators learn of them."""
+    for name in ('discriminator/a', 'generator/adversarial_b2a'):
+        assert abs(improved[1][0][name] - baseline[1][0][name]) > 1e-3 * baseline[1][0][name]
+
+
+def test_discriminators_may_have_a_rate_of_their_own(improved):
+    before, after = improved[0][:2]
+    for fields, rate in (('generators', 2e-4), ('discriminators', 1e-4)):
+        for name, params in getattr(before, fields).items():
+            move = largest_move(params, getattr(after, fields)[name])
+            np.testing.assert_allclose(move, rate, rtol=1e-2, err_msg=name)
+
+
+@pytest.mark.slow
+def test_the_whole_recipe_computes_the_same_on_eight_devices(whole_recipe):
+    paired = run_whole_recipe(options={'pair_calls': True}, devices=8)
+    assert_same_run(paired, whole_recipe)
+    assert 0 < paired[1][0]['discriminator/penalty_a'] < 1
+    assert paired[0][-1].average['a2b']['in']['kernel'].sharding.is_fully_replicated
+    for other in ('all-gather', 'all-to-all', 'collective-permute', 'reduce-scatter'):
+        assert other not in paired[2]
+
+
+@pytest.mark.slow
+def test_the_whole_recipe_in_bfloat16_and_in_parts(whole_recipe):
+    """What is drawn for a batch in parts is drawn anew: its discriminators see something else."""
+    states, [metrics, *_], _ = run_whole_recipe(dtype='bfloat16', steps=1)
+    trained = states[1].generators, states[1].discriminators, states[1].average
+    assert {leaf.dtype for leaf in jax.tree.leaves(trained)} == {jnp.dtype('float32')}
+    for name, value in whole_recipe[1][0].items():
+        if name.startswith(('generator/', 'discriminator/')):
+            np.testing.assert_allclose(metrics[name], value, rtol=0.1, err_msg=name)
+    _, [metrics], text = run_whole_recipe(options={'accumulate': 2}, steps=1, devices=4)
+    for name in ('generator/cycle_a', 'generator/identity_b'):
+        np.testing.assert_allclose(metrics[name], whole_recipe[1][0][name], rtol=1e-3)
+    assert 'all-gather' not in text
 
 
 def test_unlike_channels_need_an_identity_weight_of_0():

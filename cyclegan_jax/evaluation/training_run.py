@@ -25,6 +25,7 @@ def evaluate_run(
     workdir: str | os.PathLike,
     *,
     step: int | str = 'latest',
+    weights: str | None = None,
     metrics: str | Iterable[str] | None = None,
     inception: str | os.PathLike | None = None,
     paired: bool | None = None,
@@ -40,6 +41,7 @@ def evaluate_run(
     Args:
       workdir: of the run.
       step: a number, 'latest' (which passes over damaged ones), 'best', or 'all'.
+      weights: which generators: 'trained', or their 'average', the default where there is one.
       metrics: names of `scores.METRICS`; those computed by default for None. What cannot be
         computed is left out, and said so.
       inception: the FID network's weights; None: what the environment variable names.
@@ -58,25 +60,25 @@ def evaluate_run(
     check_at_least('batch_size', batch_size, 1)
     config = _read_config(workdir)
     steps = _steps(workdir, step)
-    loaded = _load(workdir, steps)
+    loaded = _load(workdir, steps, weights)
     first = next(loaded)
     if save_images and not overwrite:
         for each in [first[0], *steps[1:]]:
             _check_empty(Path(save_images, f'step_{each}'))
-    weights = inception_weights.find(inception, any(map(scores.needs_weights, names)))
+    inception = inception_weights.find(inception, any(map(scores.needs_weights, names)))
     # Without a cache only those training images are decoded that the floor needs.
     dataset = data.load(**config['data'] | {'cache': 0.0}, seed=config['seed'], batch_size=1)
     test_set = TestSet(
         dataset,
         names,
-        weights=weights,
+        weights=inception,
         paired=paired,
         palette=synthetic.PALETTES.get(config['data'].get('name')),
         legacy=legacy,
         batch_size=batch_size,
     )
     scores.check_some(names, test_set.unavailable)
-    protocol = report.protocol(names, weights.sha256) | {
+    protocol = report.protocol(names, inception.sha256) | {
         'images': 'test images as the run resizes them; translations rounded to uint8, as in PNG',
         'dtype': 'float32',
         'image_size': dataset.image_size,
@@ -86,7 +88,7 @@ def evaluate_run(
         'identity_weight': config['loss']['identity_weight'],
     }
 
-    def score(step: int, networks: Mapping[str, Network]) -> dict:
+    def score(step: int, networks: Mapping[str, Network], weights: str) -> dict:
         def translate(name: str, images: np.ndarray) -> np.ndarray:
             return translators[name](networks[name].params, images)
 
@@ -96,7 +98,10 @@ def evaluate_run(
             name: report.record(direction, scored[name])
             for name, direction in test_set.directions.items()
         }
-        unavailable = {'not_computed': test_set.unavailable, 'protocol': protocol}
+        unavailable = {
+            'not_computed': test_set.unavailable,
+            'protocol': protocol | {'weights': weights},
+        }
         return {'step': step, **recorded, **unavailable}
 
     translators = _translators(first[1], batch_size)
@@ -136,8 +141,10 @@ def _steps(workdir: Path, step: int | str) -> list[int | None]:
     return [int(step)]
 
 
-def _load(workdir: Path, steps: Sequence[int | None]) -> Iterator[tuple[int, dict[str, Network]]]:
-    """(step, networks) of each checkpoint; passes over damaged ones with a warning.
+def _load(
+    workdir: Path, steps: Sequence[int | None], weights: str | None
+) -> Iterator[tuple[int, dict[str, Network], str]]:
+    """(step, networks, which weights) of each checkpoint; passes over damaged ones with a warning.
 
     Raises:
       CheckpointError: all are damaged.
@@ -146,14 +153,14 @@ def _load(workdir: Path, steps: Sequence[int | None]) -> Iterator[tuple[int, dic
     with Checkpoints(workdir / 'checkpoints') as checkpoints:
         for number, step in enumerate(steps, 1):
             try:
-                networks, _, step = load_checkpoint(checkpoints, step)
+                networks, config, step = load_checkpoint(checkpoints, step, weights=weights)
             except CheckpointError as error:
                 if number == len(steps) and not good:
                     raise
                 logging.warning('Checkpoint %d is passed over: %s', step, error)
             else:
                 good += 1
-                yield step, networks
+                yield step, networks, weights or ('average' if config.get('average') else 'trained')
 
 
 def _translators(networks: Mapping[str, Network], batch_size: int) -> dict[str, Batched]:

@@ -29,7 +29,7 @@ class Job(NamedTuple):
 
 
 def load_translators(
-    model: str, directions: list[str], step: int | str | None
+    model: str, directions: list[str], step: int | str | None, weights: str | None = None
 ) -> dict[str, Translator]:
     """A translator for each direction; a file with one generator serves one direction only.
 
@@ -37,8 +37,8 @@ def load_translators(
       UserError: there is no such model, or not in all these directions.
     """
     if len(directions) == 1:
-        return {directions[0]: Translator.from_pretrained(model, directions[0], step)}
-    networks = load_pretrained(model, step=step)
+        return {directions[0]: Translator.from_pretrained(model, directions[0], step, weights)}
+    networks = load_pretrained(model, step=step, weights=weights)
     if missing := set(directions) - set(networks):
         raise UserError(
             f'{model} has no generator {missing.pop()}; give --direction={",".join(networks)}.'

@@ -45,7 +45,11 @@ class Translator:
 
     @classmethod
     def from_pretrained(
-        cls, model: str | Path, direction: str = 'a2b', step: int | str | None = None
+        cls,
+        model: str | Path,
+        direction: str = 'a2b',
+        step: int | str | None = None,
+        weights: str | None = None,
     ) -> 'Translator':
         """Loads one generator.
 
@@ -54,12 +58,13 @@ class Translator:
             the hub: see `load_pretrained`.
           direction: 'a2b' or 'b2a'. A file with one generator is taken to map that.
           step: which checkpoint of a workdir, or 'best'; the latest by default.
+          weights: of a workdir: 'trained', or their 'average', the default where there is one.
 
         Raises:
           UserError: there is no such model, or not in this direction, or it is of no use.
         """
         check_choice('direction', direction, ('a2b', 'b2a'))
-        networks = load_pretrained(model, direction=direction, step=step)
+        networks = load_pretrained(model, direction=direction, step=step, weights=weights)
         if direction not in networks:
             raise UserError(
                 f'{model} has no generator {direction}; the direction can be {", ".join(networks)}.'

@@ -51,6 +51,7 @@ def load_pretrained(
     *,
     direction: str | None = None,
     step: int | str | None = None,
+    weights: str | None = None,
     discriminators: bool = False,
 ) -> dict[str, Network]:
     """Loads trained networks.
@@ -61,6 +62,7 @@ def load_pretrained(
       direction: what a generator that is alone in its file maps; 'a2b' if not even the file's name
         says it.
       step: of a workdir, or 'best'; or epoch of a PyTorch folder; the latest by default.
+      weights: of a workdir: 'trained', or their 'average', the default where the run keeps one.
       discriminators: whether to load them too, where there are any.
 
     Returns:
@@ -75,7 +77,14 @@ def load_pretrained(
 
         with Checkpoints(path / 'checkpoints') as checkpoints:
             step = _checkpoint(checkpoints.best() if step == 'best' else step)
-            return load_checkpoint(checkpoints, step, discriminators=discriminators)[0]
+            return load_checkpoint(
+                checkpoints, step, weights=weights, discriminators=discriminators
+            )[0]
+    if weights is not None:
+        raise UserError(
+            f'--weights is {weights}, but {model} is not the workdir of a run, which alone can '
+            'have both; leave it out.'
+        )
     if path.is_file():
         files = {path: _name_of(path)}
     elif path.is_dir():
@@ -156,7 +165,11 @@ def disagreements(
 
 
 def load_checkpoint(
-    checkpoints: 'Checkpoints', step: int | None = None, *, discriminators: bool = False
+    checkpoints: 'Checkpoints',
+    step: int | None = None,
+    *,
+    weights: str | None = None,
+    discriminators: bool = False,
 ) -> tuple[dict[str, Network], dict, int]:
     """The networks of one checkpoint of a run, and what they were trained with.
 
@@ -165,6 +178,7 @@ def load_checkpoint(
 
     Args:
       step: the newest good one by default.
+      weights: see `load_pretrained`.
 
     Returns:
       (networks by name, the run's config, step).
@@ -172,7 +186,9 @@ def load_checkpoint(
     Raises:
       UserError: there is no such checkpoint, or its arrays are not those of its config.
     """
-    params, metadata, step = checkpoints.restore_networks(step, discriminators=discriminators)
+    params, metadata, step = checkpoints.restore_networks(
+        step, discriminators=discriminators, weights=weights
+    )
     where = f'the checkpoint of step {step} in {checkpoints.directory}'
     check_fields(metadata, {'config': dict}, where)
     config = metadata['config']

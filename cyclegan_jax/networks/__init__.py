@@ -26,6 +26,7 @@ from cyclegan_jax.networks.discriminators import (
     HugganDiscriminator,
     PatchDiscriminator,
     PixelDiscriminator,
+    TwoScaleDiscriminator,
 )
 from cyclegan_jax.networks.resnet import ResNetGenerator
 from cyclegan_jax.networks.unet import UNetGenerator
@@ -46,6 +47,7 @@ GENERATORS = {'resnet': ResNetGenerator, 'unet': UNetGenerator}
 DISCRIMINATORS = {
     'patch': PatchDiscriminator,
     'huggan': HugganDiscriminator,
+    'two_scale': TwoScaleDiscriminator,
     'pixel': PixelDiscriminator,
 }
 KINDS = {'generator': GENERATORS, 'discriminator': DISCRIMINATORS}  # by role, the first is usual

@@ -89,6 +89,33 @@ class HugganDiscriminator(PatchDiscriminator):
         return 4 * 2**self.num_layers  # leaves the last norm 2 pixels a side
 
 
+class TwoScaleDiscriminator(PatchDiscriminator):
+    """Two judges of patches, the other of the image at half its size: a pair of their logits.
+
+    The second sees patches of twice the side at little cost (Wang et al. 2018, pix2pixHD).
+    """
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        judge = functools.partial(PatchDiscriminator, self.width, self.num_layers, self.dtype)
+        return judge(name='full')(x), judge(name='half')(nn.avg_pool(x, (2, 2), (2, 2)))
+
+    torch_code = None
+    torch_flags = None
+
+    @property
+    def smallest(self) -> int:
+        return 2 * super().smallest
+
+    @nn.nowrap
+    def torch_layers(self) -> list[TorchLayer]:
+        return []
+
+    @classmethod
+    def torch_fields(cls, weights):
+        return None
+
+
 class PixelDiscriminator(Described):
     """Judges each pixel by itself, with 1x1 convolutions: logits (n, h, w, 1), float32."""
 
