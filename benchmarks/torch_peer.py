@@ -10,7 +10,7 @@ says. Needs the torch extra.
 
 import argparse
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import measure
@@ -32,23 +32,23 @@ def main() -> int:
 def add_work(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add('--what', choices=('train_step', 'translate'), default='train_step')
-    add('--mode', type=_modes, default='eager', metavar='MODE,...', help="PyTorch's")
+    add('--mode', type=modes, default='eager', metavar='MODE,...', help="PyTorch's")
 
 
-def peers(work: str, modes: list[str], setting: Mapping[str, Any]) -> dict[str, Side]:
+def peers(work: str, modes: Sequence[str], setting: Mapping[str, Any]) -> dict[str, Side]:
     """A side for each mode."""
     shape = {name: setting[name] for name in ('size', 'batch', 'width', 'blocks')}
     return {f'PyTorch {mode}': ('workloads_torch', work, {**shape, 'mode': mode}) for mode in modes}
 
 
-def _modes(text: str) -> list[str]:
-    modes = text.split(',')
-    for mode in modes:
+def modes(text: str) -> list[str]:
+    names = text.split(',')
+    for mode in names:
         if mode != 'eager' and not set(mode.split('+')) <= _FASTER:
             raise argparse.ArgumentTypeError(
                 f'{mode!r} is neither eager nor of {", ".join(sorted(_FASTER))}, joined by +'
             )
-    return modes
+    return names
 
 
 if __name__ == '__main__':

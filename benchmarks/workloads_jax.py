@@ -1,6 +1,7 @@
 """What this project computes, as its commands do, ready to be timed."""
 
 import functools
+import importlib.metadata
 import os
 import sys
 import time
@@ -115,18 +116,23 @@ def random_batch(mesh: Mesh, program: Program) -> dict[str, jax.Array]:
     return sharding.put_batch(mesh, images)
 
 
-def translate(*, size: int, batch: int, dtype: str, width: int, blocks: int) -> Workload:
+def translate(
+    *, size: int, batch: int, dtype: str, width: int, blocks: int, runtime: str = 'jax'
+) -> Workload:
     """Images by a Translator, from the host's memory and back to it."""
     _set_up()
-    if dtype != 'float32':
-        raise ValueError(f'dtype is {dtype}, but a Translator computes in float32.')
     spec = interop.full_spec('generator', {'width': width, 'num_blocks': blocks})
     shapes = interop.param_shapes('generator', spec, (3, 3))
     zeros = jax.tree.map(np.zeros, shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
     keys = interop.to_state_dict(interop.Network('generator', spec, (3, 3), zeros))
     tensors = {key: same_work.weights(key, zero.shape) for key, zero in keys.items()}
-    translator = Translator(interop.from_state_dict(tensors, 'random weights'))
+    network = interop.from_state_dict(tensors, 'random weights')
+    translator = Translator(network, runtime=runtime, dtype=dtype)
     images = list(same_work.images(batch, size))
+    facts = _facts()
+    if runtime != 'jax':
+        version = importlib.metadata.version(runtime)
+        facts |= {'platform': 'cpu', 'device': 'cpu', 'framework': f'{runtime} {version}'}
 
     def translate_all(steps: int) -> None:
         for _ in range(steps):
@@ -138,7 +144,7 @@ def translate(*, size: int, batch: int, dtype: str, width: int, blocks: int) -> 
         flops=batch * _flops(interop.make_module('generator', spec, (3, 3)), size),
         matrix_rate=functools.partial(_matrix_rate, dtype, 1),
         peak_memory=_peak_memory,
-        facts=_facts(),
+        facts=facts,
         output=lambda: np.stack(translator(images, batch_size=batch)),
     )
 

@@ -17,6 +17,7 @@ def get_config() -> ConfigDict:
     config = ConfigDict()
     config.seed = 0  # of everything drawn: weights, order of images, crops, pool, dropout
     config.batch_size = 1  # images of each domain in an update, over all devices
+    config.num_devices = config_dict.placeholder(int)  # ~ use only so many, of each host as many
     config.accumulate = 1  # ~ parts of a batch, one after the other, where the whole does not fit
     config.init_from = ''  # ~ trained networks to start from: workdir, export, PyTorch file, hub id
     config.dtype = 'float32'  # ~ type that convolutions compute in: 'float32', 'bfloat16'
@@ -72,9 +73,7 @@ def get_config() -> ConfigDict:
     config.loss.identity_weight = 5.0  # of |b2a(a) - a|, and the same for b; 0 if channels differ
 
     # What the two weights fall to while the learning rate decays.
-    config.loss.cycle_weight_end = config_dict.placeholder(
-        float
-    )  # at the last update; None: it stays
+    config.loss.cycle_weight_end = config_dict.placeholder(float)  # at the end; None: it stays
     config.loss.identity_weight_end = config_dict.placeholder(float)  # likewise
     config.loss.penalty_weight = 0.0  # of the discriminators' squared gradient, real to generated
 

@@ -16,9 +16,7 @@ from configs import default
 def get_config(collections: str = 'cryptopunks__2__boredapeyachtclub') -> ConfigDict:
     a, separator, b = collections.partition('__2__')
     if not (a and separator and b):
-        raise ValueError(
-            f"configs/nft.py:{collections} must name two collections, as in 'A__2__B'."
-        )
+        raise ValueError(f"{collections!r} must be two collections, as in nft.py:'A__2__B'.")
     config = default.get_config()
     config.batch_size = 8
     config.data.source = 'huggingface'

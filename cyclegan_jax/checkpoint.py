@@ -29,14 +29,14 @@ from typing import Any
 import jax
 from absl import logging
 
-from cyclegan_jax import checkpoint_format, manifest, sharding
+from cyclegan_jax import checkpoint_format, hosts, manifest
 from cyclegan_jax.checkpoint_format import CheckpointError, DamagedError
 from cyclegan_jax.errors import check_at_least, describe, shortlist
 from cyclegan_jax.storage import check_writable, flush, free, write_json
 
 _MOST_FILES = 100  # and folders, in a checkpoint; there are about 50
 
-_on_first = functools.partial(sharding.on_first, error=CheckpointError)
+_on_first = functools.partial(hosts.on_first, error=CheckpointError)
 
 
 class Checkpoints(contextlib.AbstractContextManager):

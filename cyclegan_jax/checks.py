@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import psutil
 from absl import logging
 from ml_collections import ConfigDict
 
-from cyclegan_jax import data, networks
+from cyclegan_jax import data, networks, sharding
 from cyclegan_jax.errors import UserError, check_at_least
 
 # Fields of the config that count something, and their least values.
@@ -20,6 +19,7 @@ _LEAST = {
     'accumulate': 1,
     'pool_size': 0,
     'max_steps': 1,
+    'num_devices': 1,
     'schedule.num_epochs': 1,
     'schedule.decay_start_epoch': 0,
     'log_every': 1,
@@ -37,7 +37,7 @@ def check_config(config: ConfigDict) -> None:
     Raises:
       UserError: a field's value is out of range.
     """
-    fields = dict(_flatten(config.to_dict()))
+    fields = dict(flatten(config.to_dict()))
     for name, least in _LEAST.items():
         if fields[name] is not None:
             check_at_least(name, fields[name], least)
@@ -91,11 +91,8 @@ def check_memory(state: Any) -> None:
     leaves = jax.tree.leaves(state)
     parts = [math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in leaves]
     device = jax.local_devices()[0]
-    if device.platform == 'cpu':
-        needed, has = sum(parts) * jax.local_device_count(), psutil.virtual_memory().total
-    else:
-        needed, has = sum(parts), (device.memory_stats() or {}).get('bytes_limit', math.inf)
-    if needed > has:
+    needed = sum(parts) * (jax.local_device_count() if device.platform == 'cpu' else 1)
+    if needed > (has := sharding.memory(device)):
         raise UserError(
             f'the state of this run takes {needed / 2**30:.1f} GiB, and the memory has '
             f'{has / 2**30:.1f}; lower pool_size, generator.width or data.crop_size.'
@@ -172,7 +169,7 @@ def compare_configs(
       asks 32'. With a conflict the run cannot go on. A change is fine: the field is one of
       `may_change`, or only one of the two has it, when it is the program that has changed.
     """
-    saved, current = dict(_flatten(saved)), dict(_flatten(current))
+    saved, current = dict(flatten(saved)), dict(flatten(current))
     conflicts, changes = [], []
     for name in dict.fromkeys([*current, *saved]):
         if name not in saved or name not in current:
@@ -183,11 +180,12 @@ def compare_configs(
     return conflicts, changes
 
 
-def _flatten(config: Mapping, prefix: str = '') -> Iterator[tuple[str, Any]]:
+def flatten(config: Mapping, prefix: str = '') -> Iterator[tuple[str, Any]]:
+    """The fields of a config, 'generator.width', and their values as JSON has them."""
     # Through JSON, as the saved one went: it turns tuples into lists.
     for name, value in json.loads(json.dumps(config)).items():
         if isinstance(value, dict):
-            yield from _flatten(value, f'{prefix}{name}.')
+            yield from flatten(value, f'{prefix}{name}.')
         else:
             yield prefix + name, value
 

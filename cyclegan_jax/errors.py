@@ -3,8 +3,10 @@
 Whatever else is raised is a fault of the program, and keeps its traceback.
 """
 
+import argparse
 import contextlib
 import difflib
+import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -56,11 +58,28 @@ def shortlist(items: Iterable[object], limit: int = 4, separator: str = ', ') ->
 def check_choice(name: str, value: object, choices: Sequence[str]) -> None:
     """Raises UserError unless `value` is one of `choices`; suggests what may have been meant."""
     if value not in choices:
-        close = difflib.get_close_matches(str(value), choices, n=1)
-        hint = f' (did you mean {close[0]!r}?)' if close else ''
         raise UserError(
-            f'{name} is {value!r}; choose one of {", ".join(map(repr, choices))}{hint}.'
+            f'{name} is {value!r}; choose one of {", ".join(map(repr, choices))}'
+            f'{did_you_mean(str(value), choices)}.'
         )
+
+
+def did_you_mean(value: str, choices: Sequence[str]) -> str:
+    """' (did you mean ...?)' of what is near to `value`; '' if nothing is."""
+    close = difflib.get_close_matches(value, choices, n=1)
+    return f' (did you mean {close[0]!r}?)' if close else ''
+
+
+def parse_flags(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, hint: str = 'see --help'
+) -> argparse.Namespace:
+    """`parser.parse_args`, that suggests what an unknown flag may have meant, or else `hint`."""
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = re.findall(r'--([\w-]+)', parser.format_usage())
+        suggestion = did_you_mean(unknown[0].lstrip('-').partition('=')[0], known) or f' ({hint})'
+        parser.error(f'unknown argument {unknown[0]!r}{suggestion}')
+    return args
 
 
 def check_at_least(name: str, value: float, least: float) -> None:

@@ -17,6 +17,8 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from cyclegan_jax.errors import UserError, check_at_least, parse_flags, printable, tell
+
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -65,13 +67,18 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     )
 
     add = parser.add_argument_group('scores').add_argument
-    add('--metrics', help='comma-separated; default: all but those of fid_clean and fid_tensorflow')
+    add('--metrics', help='comma-separated, of those below; default: those with a *')
     add('--inception', metavar='FILE', help='weights of the FID network, as .pth or converted')
     add('--save-inception', metavar='FILE.safetensors', help='only convert them, to need no torch')
     add('--legacy', action='store_true', help="label scores by the paper's formula")
     add('--batch-size', type=int, default=16, help='images in a call of a network (default 16)')
     add('--output', metavar='FILE.json', help='where to write all numbers and their protocol')
-    return parser.parse_args(argv)
+    if not {'-h', '--help'}.isdisjoint(sys.argv if argv is None else argv):
+        # The one thing in it that is not known at once.
+        from cyclegan_jax.evaluation import scores
+
+        parser.epilog = 'metrics, and the scores of each:\n' + scores.overview()
+    return parse_flags(parser, argv, 'see --help; scores are chosen by --metrics=NAME,NAME')
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -89,10 +96,12 @@ def main(argv: list[str] | None = None) -> int:
 def _evaluate(args: argparse.Namespace) -> int:
     """Returns the exit status: 0, or 2 if all was done but what needs the Inception weights."""
     from cyclegan_jax import storage
-    from cyclegan_jax.errors import UserError, check_at_least, printable, tell
     from cyclegan_jax.evaluation import inception_weights, scores
 
     check_at_least('--batch-size', args.batch_size, 1)
+    for flag, path in {'--output': args.output, '--save-real': args.save_real}.items():
+        if path and (path.endswith('/') or Path(path).is_dir()):
+            raise UserError(f'{flag}={path} is a folder; name a file')
     if args.save_inception:
         path = args.inception or os.environ.get(inception_weights.VARIABLE)
         if not path:
@@ -127,7 +136,6 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | Path | None]]:
     """What the flags ask for: (result, tables, where it is to be written)."""
     from cyclegan_jax import evaluation
-    from cyclegan_jax.errors import UserError, printable
     from cyclegan_jax.evaluation import report
 
     def chosen(*names: str) -> dict:

@@ -7,13 +7,18 @@ pytorch      latest_net_G_A.pth, ... for pytorch-CycleGAN-and-pix2pix (needs tor
 huggan       for GeneratorResNet.from_pretrained
 stablehlo    for jax.export.deserialize: any size, CPU, GPU and TPU
 onnx         for onnxruntime, netron and the like: any size
+web          a page that translates pictures in the visitor's browser, for any web server
+
+Each has a model card, README.md, with what the run kept: data, config, scores, samples.
 """
 
 import argparse
 import sys
 from pathlib import Path
 
-FORMATS = ('safetensors', 'pytorch', 'huggan', 'stablehlo', 'onnx')
+from cyclegan_jax.errors import parse_flags
+
+FORMATS = ('safetensors', 'pytorch', 'huggan', 'stablehlo', 'onnx', 'web')
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -39,8 +44,19 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         choices=('average', 'trained'),
         help='of a run with config.average: the averaged generators (default), or the last ones',
     )
-    add('--push', metavar='USER/NAME', help='then upload the folder to the Hugging Face hub')
-    return parser.parse_args(argv)
+    add(
+        '--onnxruntime-web',
+        metavar='DIR|FILE.tgz',
+        type=Path,
+        help='npm package that --format=web needs; default: that of node_modules here, or fetched '
+        'by npm',
+    )
+    add(
+        '--push',
+        metavar='USER/NAME',
+        help='then upload it to the Hugging Face hub; web becomes a Space',
+    )
+    return parse_flags(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -57,19 +73,24 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from cyclegan_jax.errors import printable
+    from cyclegan_jax import card, provenance
+    from cyclegan_jax.errors import UserError, printable
     from cyclegan_jax.inference.exporting import export
-    from cyclegan_jax.interop import hub, load_pretrained
+    from cyclegan_jax.interop import hub
 
-    networks = load_pretrained(
-        args.model, step=args.step, weights=args.weights, discriminators=True
-    )
-    note = export(networks, args.output, args.format)
+    web = args.format == 'web'
+    if args.onnxruntime_web and not web:
+        raise UserError(f'--onnxruntime-web is of no use to --format={args.format}; leave it out.')
+    card.check(args.output)
+    networks, about = provenance.load(args.model, args.step, args.weights)
+    options = {'domains': about.domains, 'runtime': args.onnxruntime_web} if web else {}
+    note = export(networks, args.output, args.format, **options)
+    card.write(args.output, args.format, networks, about, note)
     print(printable(f'Wrote {args.output} ({args.format}).'))
     if note:
         print(note)
     if args.push:
-        print(f'Pushed to {hub.push(args.output, args.push)}.')
+        print(f'Pushed to {hub.push(args.output, args.push, space=web)}.')
     return 0
 
 

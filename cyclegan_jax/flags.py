@@ -9,6 +9,7 @@ be changed: --config.batch_size=4.
 import importlib.util
 import re
 import sys
+import traceback
 from pathlib import Path
 
 from absl import app, flags
@@ -73,6 +74,8 @@ def parse_flags(argv: list[str]) -> list[str]:
     if {'--help', '-h'} & set(argv):
         print(f'{__doc__}\n{flags.FLAGS.module_help(__name__)}')
         sys.exit(0)
+    if any(argument.lstrip('-').startswith('config.may_change') for argument in argv):
+        sys.exit('error: config.may_change lists the fields that may change; it is not one of them')
     try:
         rest = flags.FLAGS(argv)
         if _CONFIG.value is None:
@@ -87,14 +90,24 @@ def parse_flags(argv: list[str]) -> list[str]:
             r'\1. \2',
             what,
         )
-        sys.exit(f'error: configs/default.py, which lists all fields, has no {what.strip()}')
+        where = _place(error)
+        sys.exit(f'error: {where}configs/default.py, which lists all fields, has no {what.strip()}')
     except (flags.Error, OSError, TypeError, ValueError) as error:
         # Of a config that fails, the whole traceback; what is wrong is said in its last line.
-        sys.exit(
-            f'error: {str(error).strip().splitlines()[-1].strip().removeprefix("ValueError: ")}'
-        )
+        what = str(error).strip().splitlines()[-1].strip().removeprefix('ValueError: ')
+        sys.exit(f'error: {_place(error)}{what}')
     if len(rest) > 1:
         sys.exit(f'error: unknown argument {rest[1]!r}; a field is set as --config.field=value')
     if not _WORKDIR.value:
         sys.exit('error: --workdir is missing; name the folder of the run')
     return rest
+
+
+def _place(error: BaseException | None) -> str:
+    """'FILE, line 4: ' of the config that raised an error; '' for one of the command line."""
+    while error is not None:
+        for frame in reversed(traceback.extract_tb(error.__traceback__)):
+            if frame.name == 'get_config':
+                return f'{frame.filename}, line {frame.lineno}: '
+        error = error.__context__
+    return ''

@@ -3,8 +3,6 @@
 import contextlib
 import os
 import signal
-import sys
-from collections.abc import Iterator
 from types import FrameType
 
 import jax
@@ -55,28 +53,3 @@ class Interrupt:
             os.write(2, _ONCE_MORE)  # print may have been interrupted, and cannot be entered again
         if not self._alone:
             os.kill(os.getpid(), signal.SIGTERM)
-
-
-@contextlib.contextmanager
-def ends_at_once(message: str) -> Iterator[None]:
-    """Has Ctrl-C tell a message and end the process, status 130, where there is nothing to save.
-
-    KeyboardInterrupt will not do while something compiles: where it is raised within a callback of
-    the garbage collector it is swallowed, and the process would crash on its way out.
-    """
-
-    def end(number: int, _: FrameType | None) -> None:
-        with contextlib.suppress(OSError):
-            os.write(2, f'{message}\n'.encode())
-        if sys.stdout is not None:
-            with contextlib.suppress(RuntimeError, OSError):
-                sys.stdout.flush()
-        os._exit(128 + number)
-
-    previous = signal.getsignal(signal.SIGINT)
-    if previous != signal.SIG_IGN:
-        signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, previous)

@@ -1,15 +1,17 @@
 """What a run shows of itself: log lines, sample grids, scores."""
 
 import contextlib
+import threading
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+from absl import logging
 from jax.sharding import Mesh
 
-from cyclegan_jax import log, visuals
+from cyclegan_jax import hosts, log, visuals
 from cyclegan_jax.data import Dataset
 from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.networks import Networks
@@ -51,6 +53,62 @@ class Stopwatch:
         return seconds, self._waited / seconds
 
 
+class Watchdog:
+    """Warns, from a thread of its own, when a step takes far longer than those before it.
+
+    Args:
+      least: seconds that are never too long.
+      times: so many times the mean of the steps before are too long.
+    """
+
+    def __init__(self, least: float = 60.0, times: float = 10.0):
+        self._least, self._times = least, times
+        self._ended = threading.Event()
+        self._began: float | None = time.monotonic()
+        self._seconds, self._steps, self._warned = 0.0, 0, False
+
+    def __enter__(self) -> 'Watchdog':
+        self._thread = threading.Thread(target=self._watch, name='watchdog', daemon=True)
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        self._thread.join()
+
+    def step(self) -> None:
+        """A step is done, and the next one begins."""
+        now = time.monotonic()
+        if self._warned:
+            logging.warning('step %d is done, after %.0f s', self._steps + 1, now - self._began)
+        self._seconds += now - self._began
+        self._began, self._warned = now, False
+        self._steps += 1
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """For what a step now and then has beside it, and may take its time."""
+        self._began = None
+        yield
+        self._began = time.monotonic()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(self._least / 10):
+            began, steps = self._began, self._steps
+            if began is None or steps == 0 or self._warned:  # nothing to compare the first one with
+                continue
+            usual, took = self._seconds / steps, time.monotonic() - began
+            if took > max(self._least, self._times * usual):
+                self._warned = True
+                logging.warning(
+                    'this step (%d since the start) takes %.0f s so far, usually %.3g s: slow '
+                    'disk, another program, or a host that hangs?',
+                    steps + 1,
+                    took,
+                    usual,
+                )
+
+
 class Observer:
     """Shows the state of a run, on the console and in the workdir.
 
@@ -70,7 +128,7 @@ class Observer:
         progress: log.Progress,
     ):
         self._workdir, self._domains, self._scorer = workdir, domains, scorer
-        self._dataset = dataset
+        self._dataset, self._devices = dataset, mesh.devices
         self._writer, self._progress = writer, progress
         samples = dataset.test(_SAMPLES)
         columns = min(len(images) for images in samples.values())
@@ -101,7 +159,7 @@ class Observer:
             'discriminators.a, and b alike:',
             log.parameter_table(state.discriminators['a']),
             f'{total_steps} steps, {steps_per_epoch} an epoch, on images of {height}x{width}',
-            f'{jax.device_count()} device(s) ({jax.devices()[0].device_kind}), '
+            f'{self._devices.size} device(s) ({self._devices.flat[0].device_kind}), '
             f'{jax.process_count()} process(es)',
         ]
         if self._scorer:
@@ -181,4 +239,4 @@ class Observer:
         for line in lines:
             self._progress.log(f'step {step}  {line}')
         self._writer.scalars(step, scalars)
-        return best
+        return hosts.on_first(lambda: best)  # others may have rounded otherwise

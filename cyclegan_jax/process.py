@@ -4,9 +4,11 @@ import contextlib
 import ctypes
 import logging
 import os
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 
 from absl import logging as absl_logging
 
@@ -33,7 +35,8 @@ def run_command(command: Callable[[], int], *, interrupted: str, out_of_memory: 
     import jax
 
     try:
-        return command()
+        with ends_at_once(interrupted):
+            return command()
     except (UserError, OSError) as error:  # the latter: no file, no room, no right
         tell(f'error: {describe(error)}')
         return getattr(error, 'status', UserError.status)
@@ -48,12 +51,32 @@ def run_command(command: Callable[[], int], *, interrupted: str, out_of_memory: 
         wanted = os.environ.get('JAX_PLATFORMS')
         tell(f'error: JAX_PLATFORMS is {wanted!r}, but JAX finds no such device; unset it.')
         return UserError.status
-    except KeyboardInterrupt:
-        tell(interrupted)
+
+
+@contextlib.contextmanager
+def ends_at_once(message: str) -> Iterator[None]:
+    """Has Ctrl-C tell a message and end the process, status 130.
+
+    KeyboardInterrupt will not do: where it is raised within a callback of the garbage collector it
+    is swallowed, and a compiler that still runs in its threads would crash on the way out.
+    """
+
+    def end(number: int, _: FrameType | None) -> None:
+        with contextlib.suppress(AttributeError, OSError, ValueError):
+            # print may have been interrupted, and cannot be entered again
+            os.write(sys.stderr.fileno(), f'{message}\n'.encode())
         if sys.stdout is not None:
-            sys.stdout.flush()
-        # Without a farewell: a compiler that still runs in its threads would crash on the way.
-        os._exit(130)
+            with contextlib.suppress(RuntimeError, OSError):
+                sys.stdout.flush()
+        os._exit(128 + number)
+
+    previous = signal.getsignal(signal.SIGINT)
+    if previous != signal.SIG_IGN:
+        signal.signal(signal.SIGINT, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, previous)
 
 
 def _has_devices() -> bool:

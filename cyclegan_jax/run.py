@@ -1,7 +1,7 @@
 """How a run is prepared, from a config and a workdir.
 
-Everything is checked, then the state is restored or created, then the step is compiled: in this
-order, so that a mistake costs seconds.
+Everything is checked, then the state is restored, then the step is compiled: in this order, so that
+a mistake costs seconds. A new state is created while the step is compiled.
 """
 
 import contextlib
@@ -9,16 +9,16 @@ import dataclasses
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jax
 from ml_collections import ConfigDict
 
-from cyclegan_jax import checks, data, interop, log, sharding, train_state
+from cyclegan_jax import checks, data, hosts, interop, log, sharding, train_state
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation.in_training import Scorer
-from cyclegan_jax.interrupt import ends_at_once
 from cyclegan_jax.observer import Observer
 from cyclegan_jax.program import make_networks, make_program
 from cyclegan_jax.storage import write_json
@@ -53,7 +53,7 @@ class Run:
 
 
 def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) -> Run | None:
-    """Checks, restores or creates, compiles.
+    """Checks, restores, compiles and creates.
 
     Args:
       resources: takes what must be closed at the end of the run.
@@ -66,12 +66,15 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     """
     first = jax.process_index() == 0
     checks.check_config(config)
+    hosts.agree(dict(checks.flatten(config.to_dict())), 'start the same command everywhere.')
     nets = make_networks(config)  # a kind that does not exist is told before images are read
-    mesh = sharding.make_mesh(config.batch_size)
+    mesh = sharding.make_mesh(config.batch_size, num_devices=config.num_devices)
     checks.check_accumulate(config, mesh.size)
     if first:
         resources.enter_context(open_workdir(workdir))
+    hosts.check_shared(workdir)
     checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
+    hosts.resumes_from(checkpoints.latest)
     resources.callback(checkpoints.close)
     pretrained, saved = {}, {}
     if (newest := checkpoints.newest_good()) is not None:
@@ -86,7 +89,12 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         batch_size=config.batch_size,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        gather=hosts.gather,
         left_out=None if config.allow_data_change else saved.get('left_out'),
+    )
+    hosts.agree(
+        {'the data set': dataset.fingerprint, **dataset.lengths, 'left out': dataset.left_out},
+        'each needs a whole copy of the training images, or the disk that they lie on.',
     )
     steps_per_epoch = -(-dataset.epoch_length // config.batch_size)
     total_steps = config.schedule.num_epochs * steps_per_epoch
@@ -95,13 +103,17 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     program = make_program(config, nets, mesh, dataset.image_size, steps_per_epoch)
     checks.check_memory(program.state)
     scorer = _make_scorer(config, dataset, checkpoints) if config.evaluate_every else None
+
+    def create() -> TrainState:
+        state = program.create(jax.random.key(config.seed))
+        placed = jax.device_put(pretrained, sharding.replicated(mesh))
+        return train_state.replace_networks(state, placed)
+
     if (restored := checkpoints.restore(program.state)) is not None:
         state, saved, start = restored
         checks.check_same_data(config, saved, dataset)
     else:
-        start, state = 0, program.create(jax.random.key(config.seed))
-        placed = jax.device_put(pretrained, sharding.replicated(mesh))
-        state = train_state.replace_networks(state, placed)
+        start, state = 0, None  # made beside the compilation of the step
 
     # From here on the workdir is this run's: what is in it may be changed.
     if first:
@@ -124,8 +136,12 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     elif pretrained:
         progress.log(f'Starting with {", ".join(pretrained)} of {config.init_from}.')
     began = time.perf_counter()
-    with ends_at_once('Interrupted while compiling; the last checkpoint is intact.'):
+    with ThreadPoolExecutor(1) as beside:
+        creating = beside.submit(create) if state is None else None
         compiled = program.step.lower(program.state, program.batch).compile()
+        state = creating.result() if creating else state
+    # For each other's first step CPUs wait 30 s only; one may compile for longer than another.
+    hosts.gather(None)
     progress.log(f'Compiled in {time.perf_counter() - began:.1f} s.')
     return Run(
         config=config,

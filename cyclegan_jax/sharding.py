@@ -4,22 +4,19 @@ The same code serves one device, all devices of a host, and all hosts of a pod.
 """
 
 import functools
-import json
-import os
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import numpy as np
 import psutil
 from absl import logging
-from jax.experimental import multihost_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
-from cyclegan_jax.errors import UserError, describe
+from cyclegan_jax.errors import UserError
 
 Array = jax.Array
-_T = TypeVar('_T')
 
 _PROGRAMS = 8  # compiled for as many shapes; each may hold megabytes
 # Convolutions on a CPU take memory that the compiler's analysis leaves out. Measured with the
@@ -27,48 +24,66 @@ _PROGRAMS = 8  # compiled for as many shapes; each may hold megabytes
 _CPU_MEMORY = 2.5
 
 
-def initialize_multihost() -> None:
-    """Joins this process to the others of a run; call it before anything asks for devices.
-
-    On a TPU pod, and under Slurm or MPI, JAX finds the others by itself. Elsewhere each process is
-    told by the environment: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and
-    JAX_PROCESS_ID.
-
-    Raises:
-      UserError: there is no cluster to be found. It is never taken for a run of one: that would
-        start as many unconnected runs in one workdir as there are processes.
-    """
-    count, index = os.environ.get('JAX_NUM_PROCESSES'), os.environ.get('JAX_PROCESS_ID')
-    try:
-        jax.distributed.initialize(
-            num_processes=int(count) if count else None, process_id=int(index) if index else None
-        )
-    except ValueError as error:
-        raise UserError(
-            f'--multihost found no other processes ({error}); start it on a pod or under Slurm or '
-            'MPI, or set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID.'
-        ) from error
-
-
-def make_mesh(batch_size: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
+def make_mesh(
+    batch_size: int,
+    devices: Sequence[jax.Device] | None = None,
+    *,
+    num_devices: int | None = None,
+) -> Mesh:
     """All devices of all processes, or the given ones, in a row.
 
+    Args:
+      num_devices: use only so many of them, of each process equally many.
+
     Raises:
-      UserError: the batch cannot be split evenly over the devices.
+      UserError: there are not so many, or they cannot share the batch evenly.
     """
     devices = jax.devices() if devices is None else devices
-    count = len(devices)
+    shares: dict[int, list[jax.Device]] = {}  # by process
+    for device in devices:
+        shares.setdefault(device.process_index, []).append(device)
+    there, processes = len(devices), len(shares)
+    count = num_devices or there
+    if count > there or count % processes:
+        raise UserError(
+            f'num_devices is {count}; there are {there} devices of {processes} process(es), each '
+            'of which must use equally many.'
+        )
     if batch_size % count:
         raise UserError(
             f'batch_size is {batch_size}, which {count} devices cannot share evenly; choose a '
-            f'multiple of {count}, or show fewer devices to the program (CUDA_VISIBLE_DEVICES).'
+            f'multiple of {count}{_fewer(batch_size, count, processes)}.'
         )
-    return _row(devices)
+    return _row([device for share in shares.values() for device in share[: count // processes]])
+
+
+def _fewer(batch_size: int, count: int, processes: int) -> str:
+    """How fewer devices share a batch, if they can: as advice."""
+    fits = [n for n in range(processes, count, processes) if batch_size % n == 0]
+    if not fits:
+        return f', or start fewer than {processes} processes' if processes > 1 else ''
+    per_device = batch_size // fits[-1]
+    advice = f', or use {fits[-1]} of them: --config.num_devices={fits[-1]}'
+    if per_device > 1:
+        advice += f' (and --config.accumulate={per_device}, should {per_device} images not fit)'
+    return advice
 
 
 def _row(devices: Sequence[jax.Device]) -> Mesh:
     # Auto axes: plain data parallelism, for which the compiler finds the one all-reduce it needs.
     return jax.make_mesh((len(devices),), ('data',), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def memory(device: jax.Device) -> float:
+    """Bytes that this process can have of a device; those of a CPU are shared by all of them."""
+    if device.platform == 'cpu':
+        return _host_memory()
+    return (device.memory_stats() or {}).get('bytes_limit', math.inf)
+
+
+def _host_memory() -> float:
+    # What this process has once had and freed, its C library keeps (see process.py).
+    return psutil.virtual_memory().available + psutil.Process().memory_info().rss
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
@@ -89,26 +104,10 @@ def put_batch(mesh: Mesh, batch: Mapping[str, np.ndarray]) -> dict[str, Array]:
     }
 
 
-def on_first(call: Callable[[], _T], error: type[UserError] = UserError) -> _T:
-    """What `call` returns on process 0, as JSON has it, on all processes.
-
-    What is found on a disk that they share is for one of them to say, as they may see it change at
-    other times. A user's mistake that it finds is raised on all, as `error`: none waits in vain.
-    """
-    found = mistake = cause = None
-    if jax.process_index() == 0:
-        try:
-            found = call()
-        except (UserError, OSError) as raised:
-            mistake, cause = describe(raised), raised
-    text = np.frombuffer(json.dumps([found, mistake]).encode(), np.uint8)
-    with jax.transfer_guard('allow'):
-        size = int(multihost_utils.broadcast_one_to_all(np.int32(text.size)))
-        text = np.asarray(multihost_utils.broadcast_one_to_all(np.resize(text, size)))
-    found, mistake = json.loads(text.tobytes())
-    if mistake:
-        raise error(mistake) from cause
-    return found
+def check_memory(needed: float) -> None:
+    """Raises MemoryError where the host has less than so many bytes, and would end the process."""
+    if needed > (has := _host_memory()):
+        raise MemoryError(f'it takes {needed / 2**30:.1f} GiB, and {has / 2**30:.1f} are available')
 
 
 class Batched:
@@ -176,7 +175,8 @@ class Batched:
         leaves, tree = jax.tree.flatten((params, placed))
         shapes = (jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding) for x in leaves)
         program, needed = self._program(tree, tuple(shapes))
-        self._check_memory(needed)
+        if self._mesh.devices.flat[0].platform == 'cpu':  # other devices raise errors themselves
+            check_memory(_CPU_MEMORY * needed)
         outputs = jax.device_get(program(params, placed))
         return jax.tree.map(lambda array: array[:number], outputs)
 
@@ -190,18 +190,6 @@ class Batched:
         if memory is None:
             return program, 0
         return program, self._mesh.size * (memory.temp_size_in_bytes + memory.output_size_in_bytes)
-
-    def _check_memory(self, needed: int) -> None:
-        """Raises MemoryError where a CPU would end the process: only other devices raise errors."""
-        if self._mesh.devices.flat[0].platform != 'cpu':
-            return
-        needed *= _CPU_MEMORY
-        # What this process has once had and freed, its C library keeps (see process.py).
-        has = psutil.virtual_memory().available + psutil.Process().memory_info().rss
-        if needed > has:
-            raise MemoryError(
-                f'it takes {needed / 2**30:.1f} GiB, and {has / 2**30:.1f} are available'
-            )
 
     def _place(self, params: Any) -> Any:
         place = replicated(self._mesh)

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from cyclegan_jax import log, process, sharding
+from cyclegan_jax import hosts, log, process
 from cyclegan_jax.data import ImageError
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.interrupt import Interrupt
-from cyclegan_jax.observer import Stopwatch
+from cyclegan_jax.observer import Stopwatch, Watchdog
 from cyclegan_jax.run import Run, prepare
 from cyclegan_jax.train_state import TrainState
 
@@ -36,23 +36,26 @@ def main(config: ConfigDict, workdir: str | Path, *, multihost: bool = False) ->
 
     Returns:
       The exit status: 0 finished, 2 a mistake in what was asked for, 3 a loss that is not finite,
-      4 out of memory, 128 + n stopped by signal n, after saving.
+      4 out of memory, 75 another process was lost, 128 + n stopped by signal n, after saving.
     """
 
     def train() -> int:
         with contextlib.ExitStack() as resources:
             if multihost:
-                sharding.initialize_multihost()
+                resources.enter_context(hosts.joined())
             run = prepare(config, Path(workdir).absolute(), resources)
             return loop(run) if run else 0
 
-    return process.run_command(
+    status = process.run_command(
         train,
         # In the loop, Interrupt takes it.
         interrupted='Interrupted outside the training loop; the last checkpoint is intact.',
         out_of_memory='choose smaller images or batches, or set --config.accumulate or '
         '--config.generator.remat=True.',
     )
+    if multihost:
+        hosts.leave(status)
+    return status
 
 
 def loop(run: Run) -> int:
@@ -62,7 +65,7 @@ def loop(run: Run) -> int:
     window: list[Mapping[str, jax.Array]] = []  # metrics that are still on the device
     stopwatch = Stopwatch()
     signal = None
-    with Interrupt() as interrupt:
+    with Interrupt() as interrupt, Watchdog() as watchdog:
         try:
             while step < run.total_steps and signal is None:
                 with stopwatch.waiting():
@@ -73,6 +76,7 @@ def loop(run: Run) -> int:
                     jax.block_until_ready(window[-1])  # one step ahead: the device is never idle
                 window.append(latest)
                 step += 1
+                watchdog.step()
                 run.progress.update(step)
 
                 signal = interrupt.requested(step)
@@ -93,7 +97,7 @@ def loop(run: Run) -> int:
                         num_epochs=config.schedule.num_epochs,
                         total_steps=run.total_steps,
                     )
-                with stopwatch.paused():
+                with stopwatch.paused(), watchdog.paused():
                     best = None
                     if config.evaluate_every and (last or step % config.evaluate_every == 0):
                         best = run.observer.evaluate(step, state.shown)
@@ -149,7 +153,7 @@ def _advice(run: Run) -> str:
 
 def _unreadable(run: Run, step: int, state: TrainState, window: list, error: ImageError):
     """Saves what has been learnt, since an image cannot be read any more; returns what to raise."""
-    if step == 0:
+    if step == 0 or hosts.count() > 1:  # the others cannot save: they wait for this batch
         return error
     _fetch(run, step, window)
     _save(run, step, state, None)

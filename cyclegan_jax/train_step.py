@@ -76,7 +76,7 @@ def make_train_step(
     gan, weights = loss['gan'], losses.term_weights(loss)
     relaxing, penalty_weight = losses.relaxing_terms(loss), losses.penalty_weight(loss)
     disturb = make_augmentation(augment)
-    channels = {d: networks.generators[g].channels for d, g in (('a', 'b2a'), ('b', 'a2b'))}
+    channels = networks.channels
     if weights['identity'] and channels['a'] != channels['b']:
         raise UserError(
             f'loss.identity_weight is {weights["identity"]}, but domain a has {channels["a"]} '

@@ -12,6 +12,8 @@ import re
 import sys
 from pathlib import Path
 
+from cyclegan_jax.errors import parse_flags
+
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
@@ -62,6 +64,18 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default='keep',
         help='of grey pictures: keep them grey (default), or give what the model makes of them',
     )
+    add(
+        '--runtime',
+        choices=('jax', 'onnxruntime', 'openvino'),
+        default='jax',
+        help='what runs the generator: JAX (default), or one of the others, on the CPU',
+    )
+    add(
+        '--dtype',
+        choices=('float32', 'bfloat16'),
+        default='float32',
+        help='of convolutions; bfloat16 is quicker where the device has it, and less exact',
+    )
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
         '--skip-existing', action='store_true', help='go on where an earlier run stopped'
@@ -69,7 +83,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     existing.add_argument(
         '--overwrite', action='store_true', help='replace files in DIR that are no translations'
     )
-    return parser.parse_args(argv)
+    return parse_flags(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -96,7 +110,14 @@ def translate_pictures(args: argparse.Namespace) -> int:
     if args.output.exists() and not args.output.is_dir():
         raise UserError(f'--output={args.output} is a file; name a folder.')
     images = files.find_images(args.input, exclude=args.output)
-    translators = files.load_translators(args.model, args.direction, args.step, args.weights)
+    translators = files.load_translators(
+        args.model,
+        args.direction,
+        args.step,
+        args.weights,
+        runtime=args.runtime,
+        dtype=args.dtype,
+    )
     jobs = {
         direction: files.make_jobs(
             images,

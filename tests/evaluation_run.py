@@ -39,4 +39,5 @@ def write_run(
             )
             if average:
                 state = state.replace(average=jax.tree.map(lambda x: x / 2, state.generators))
-            checkpoints.save(step, state, {'config': config.to_dict()})
+            lengths = {'a': 12, 'b': 12}
+            checkpoints.save(step, state, {'config': config.to_dict(), 'lengths': lengths})

@@ -113,6 +113,22 @@ def test_compare(what, tmp_path):
     assert 'autocast' in table.render({'x.json': document})
 
 
+@pytest.mark.slow
+def test_translate_takes_turns_with_other_runtimes(tmp_path):
+    pytest.importorskip('onnxruntime')
+    flags = '--runtime=jax,onnxruntime', '--mode='
+    status, document, stderr = measured('translate.py', *flags, folder=tmp_path)
+    assert status == 0, stderr
+    [result] = document['results']
+    names = ['cyclegan_jax', 'cyclegan_jax --dtype=bfloat16', 'cyclegan_jax --runtime=onnxruntime']
+    assert list(result['sides']) == names
+    for side in result['sides'].values():
+        check(side)
+    bfloat16, onnxruntime = result['largest_difference'].values()
+    assert onnxruntime < 1e-5 < 1e-3 < bfloat16
+    assert names[2] in table.render({'x.json': document})
+
+
 def document(benchmark, **result):
     return {
         'benchmark': benchmark,

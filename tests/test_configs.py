@@ -170,6 +170,13 @@ def test_a_slip_in_a_file_is_told_as_one_on_the_command_line(tmp_path):
     result = main(f'--config={path}', f'--workdir={tmp_path}/run')
     assert result.returncode == 1 and result.stderr.count('\n') == 1
     assert 'Did you mean "pool_size" instead of "pool_sise"' in result.stderr
+    assert f'error: {path}, line 4: ' in result.stderr
+    path.write_text(path.read_text().replace('config.pool_sise = 0', 'config.pool_size = "many"'))
+    result = main(f'--config={path}', f'--workdir={tmp_path}/run')
+    assert result.returncode == 1 and result.stderr.count('\n') == 1
+    assert (
+        f"error: {path}, line 4: TypeError: Could not override field 'pool_size'" in result.stderr
+    )
 
 
 @pytest.mark.parametrize(
@@ -214,6 +221,7 @@ def test_a_best_checkpoint_that_nothing_scores_is_told(caplog):
         ('--config.batch_size=many', "invalid literal for int() with base 10: 'many'"),
         ('--workdri=x', 'Did you mean: workdir'),
         ('stray', "unknown argument 'stray'"),
+        ("--config.may_change=('seed',)", 'error: config.may_change lists the fields that may'),
     ],
 )
 def test_slips_on_the_command_line_are_told_without_a_traceback(argument, said, tmp_path):

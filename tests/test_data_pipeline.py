@@ -54,6 +54,64 @@ def assert_equal(first, second):
         np.testing.assert_array_equal(first[domain], second[domain])
 
 
+def as_processes(count, function):
+    """What `function(index, gather)` returns in threads that stand for processes."""
+    parts, outcomes, met = [None] * count, [None] * count, threading.Barrier(count)
+
+    def run(index):
+        def gather(mine):
+            parts[index] = mine
+            met.wait(10)
+            found = [*parts]
+            met.wait(10)
+            return found
+
+        try:
+            outcomes[index] = function(index, gather)
+        except UserError as error:
+            outcomes[index] = error
+
+    threads = [threading.Thread(target=run, args=(i,)) for i in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return outcomes
+
+
+def test_each_process_decodes_its_share_at_the_start_and_the_batches_are_those_of_one(root):
+    def part(index, gather):
+        dataset = load(
+            root, batch_size=4, process_index=index, process_count=2, gather=gather, num_threads=1
+        )
+        decoded = sum(image is not None for split in dataset.train.values() for image in split.kept)
+        return decoded, take(dataset, 6)
+
+    (first, one), (second, other) = as_processes(2, part)
+    assert first == second == 8, 'half of 16'
+    both = {d: np.concatenate([one[d], other[d]], axis=1) for d in 'ab'}
+    assert_equal(both, take(load(root, batch_size=4), 6))
+
+
+def test_what_one_process_finds_unusable_all_know(root):
+    (root / 'trainB' / '3.png').write_bytes((root / 'trainB' / '3.png').read_bytes()[:60])
+
+    def part(index, gather):
+        return load(
+            root, batch_size=2, process_index=index, process_count=2, gather=gather, skip_corrupt=on
+        )
+
+    on = False
+    told = as_processes(2, part)
+    assert len({str(error) for error in told}) == 1 and "1 of 20 images can't be used" in str(
+        told[0]
+    )
+    on = True
+    one, other = as_processes(2, part)
+    assert one.left_out == other.left_out == {'a': [], 'b': [3]}
+    assert one.fingerprint == other.fingerprint and one.skipped == other.skipped
+
+
 def test_each_epoch_shows_every_image_once_in_a_new_order(root):
     (root / 'trainB' / '7.png').unlink()  # lengths 8 and 7: epochs of their own
     dataset = load(root)

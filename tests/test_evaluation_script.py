@@ -12,7 +12,7 @@ from PIL import Image
 
 from cyclegan_jax import evaluate, evaluation
 from cyclegan_jax.checkpoint import CheckpointError
-from cyclegan_jax.evaluation import inception_weights, training_run
+from cyclegan_jax.evaluation import inception_weights, scores, training_run
 from cyclegan_jax.interop.files import write_safetensors
 
 
@@ -60,17 +60,42 @@ def refused(capsys, *arguments) -> str:
     return lines[0]
 
 
-def test_help_imports_nothing_heavy():
-    """So that it, and a mistyped flag, are answered at once."""
+def test_a_mistyped_flag_imports_nothing_heavy():
+    """So that it is answered at once, and with what may have been meant."""
     code = (
         'import sys; from cyclegan_jax import evaluate\n'
-        'try: evaluate.main(["--help"])\n'
+        'try: evaluate.main(["--metric=swd"])\n'
         'except SystemExit: print({"jax", "numpy", "PIL"} & set(sys.modules))'
     )
     command = [sys.executable, '-c', code]
     result = subprocess.run(command, capture_output=True, text=True, check=True)
-    assert '--inception' in result.stdout
+    assert "unknown argument '--metric=swd' (did you mean 'metrics'?)" in result.stderr
     assert result.stdout.splitlines()[-1] == 'set()'
+
+
+def test_a_score_given_as_a_flag_is_led_to_metrics(capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(['--fid'])
+    assert "unknown argument '--fid' (see --help; scores are" in capsys.readouterr().err
+
+
+def test_help_lists_the_table_of_scores(capsys):
+    with pytest.raises(SystemExit):
+        evaluate.main(['--help'])
+    listed = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()]
+    for name, metric in scores.METRICS.items():
+        start = ['*', name] if metric.default else [name]
+        [line] = [words for words in listed if words[: len(start)] == start]
+        assert {score.name for score in metric.scores} <= {word.strip(',;') for word in line}
+
+
+@pytest.mark.parametrize('flag', ['--output', '--save-real'])
+def test_a_folder_in_place_of_a_file_is_refused_before_scoring(flag, folders, capsys, monkeypatch):
+    monkeypatch.setattr(evaluation, 'evaluate_folders', lambda *_, **__: pytest.fail('scored'))
+    arguments = f'--fake={folders}/fake', f'--real={folders}/real'
+    for path in (folders, f'{folders}/new/'):
+        message = refused(capsys, *arguments, f'{flag}={path}')
+        assert message == f'error: {flag}={path} is a folder; name a file'
 
 
 def test_without_weights_all_else_is_done(folders, capsys):

@@ -15,7 +15,7 @@ from cyclegan_jax import export, interop, translate
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import exporting
 from cyclegan_jax.inference.exporting import FORMATS
-from cyclegan_jax.interop import make_module, param_shapes
+from cyclegan_jax.interop import hub, make_module, param_shapes
 from cyclegan_jax.interop.files import write_safetensors
 
 NEAREST = RESNET | {'upsample': 'nearest'}
@@ -235,7 +235,7 @@ def test_what_the_other_code_cannot_hold_is_refused(tmp_path, capsys, format_, s
     error = capsys.readouterr().err
     assert status == 2
     assert words in error and error.count('\n') == 1
-    assert not any(folder.iterdir())
+    assert not folder.exists()
 
 
 def test_a_program_that_gives_something_else_is_not_exported(tmp_path, monkeypatch, capsys):
@@ -250,7 +250,7 @@ def test_a_program_that_gives_something_else_is_not_exported(tmp_path, monkeypat
     _, folder, status = export_two(tmp_path, 'stablehlo')
     assert status == 2
     assert 'gives other images than JAX' in capsys.readouterr().err
-    assert not any(folder.iterdir())
+    assert not folder.exists()
 
 
 def test_push_uploads_the_folder(tmp_path, monkeypatch, capsys):
@@ -285,6 +285,53 @@ def test_push_without_a_connection_keeps_the_export(tmp_path, monkeypatch, capsy
     error = capsys.readouterr().err
     assert 'no route to host' in error and 'The export itself is complete' in error
     assert (tmp_path / 'out' / 'model.safetensors').exists()
+
+
+def test_discriminators_that_no_pytorch_code_has_are_left_out(tmp_path):
+    pytest.importorskip('torch')
+    spec = interop.full_spec('discriminator', {'kind': 'two_scale', 'width': 4, 'num_layers': 1})
+    shapes = param_shapes('discriminator', spec, (3, 1))
+    zeros = jax.tree.map(np.zeros, shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    judge = interop.Network('discriminator', spec, (3, 1), zeros)
+    exporting.export({'a2b': random_network(), 'b': judge}, tmp_path, 'pytorch')
+    assert [path.name for path in tmp_path.iterdir()] == ['latest_net_G_A.pth']
+
+
+def test_push_tells_what_the_http_library_of_the_hub_raises(tmp_path, monkeypatch, capsys):
+    """requests, httpx or httpx2, by the hub's version: not all of it is an OSError."""
+    from huggingface_hub import errors
+
+    lineage = errors.HfHubHTTPError.__mro__
+    library = next(base for base in lineage[1:] if base.__module__ != 'builtins')
+
+    class Api:
+        def create_repo(self, repo_id, exist_ok):
+            raise library('no route to host')
+
+    monkeypatch.setattr('huggingface_hub.HfApi', Api)
+    monkeypatch.setattr('huggingface_hub.get_token', lambda: 'token')
+    interop.save_pretrained(tmp_path, {'a2b': random_network()})
+    flags = [f'--model={tmp_path}', f'--output={tmp_path / "out"}', '--push=user/zebras']
+    assert export.main(flags) == 2
+    error = capsys.readouterr().err
+    assert 'failed: no route to host. The export itself' in error and error.count('\n') == 1
+
+
+def test_push_makes_a_space_of_a_page(tmp_path, monkeypatch):
+    calls = []
+
+    class Api:
+        def create_repo(self, repo_id, **options):
+            calls.append(options)
+
+        def upload_folder(self, repo_id, folder_path, **options):
+            calls.append(options)
+
+    monkeypatch.setattr('huggingface_hub.HfApi', Api)
+    monkeypatch.setattr('huggingface_hub.get_token', lambda: 'token')
+    hub.push(tmp_path, 'user/zebras', space=True)
+    made = {'exist_ok': True, 'repo_type': 'space', 'space_sdk': 'static'}
+    assert calls == [made, {'repo_type': 'space'}]
 
 
 @pytest.mark.parametrize('weights', ['trained', None])

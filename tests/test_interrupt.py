@@ -43,7 +43,7 @@ def test_ctrl_c_ends_at_once_even_where_python_swallows_exceptions():
     """In callbacks of the garbage collector, as JAX has them."""
     code = """
 import gc, os, signal
-from cyclegan_jax.interrupt import ends_at_once
+from cyclegan_jax.process import ends_at_once
 gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))
 with ends_at_once('nothing is lost'):
     gc.collect()

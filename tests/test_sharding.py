@@ -1,7 +1,4 @@
 import collections
-import os
-import subprocess
-import sys
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +7,7 @@ import psutil
 import pytest
 
 from cyclegan_jax import sharding
+from cyclegan_jax.errors import UserError
 
 
 def test_a_batch_that_devices_cannot_share_is_refused():
@@ -26,14 +24,32 @@ def test_batches_are_split_and_arrive_unchanged():
     np.testing.assert_array_equal(placed, images)
 
 
-def test_multihost_without_a_cluster_is_an_error_and_not_a_run_of_one():
-    code = 'from cyclegan_jax import sharding; sharding.initialize_multihost()'
-    environment = {k: v for k, v in os.environ.items() if not k.startswith('JAX_COORDINATOR')}
-    result = subprocess.run(
-        [sys.executable, '-c', code], env=environment, capture_output=True, text=True, check=False
-    )
-    assert result.returncode == 1
-    assert 'UserError: --multihost found no other processes' in result.stderr
+@pytest.mark.parametrize(
+    'batch, fields, advice',
+    [
+        (12, {}, 'a multiple of 8, or use 6 of them: --config.num_devices=6 (and --config.accum'),
+        (8, {'num_devices': 3}, '--config.num_devices=2 (and --config.accumulate=4, should 4'),
+        (5, {}, 'or use 5 of them: --config.num_devices=5.'),
+        (8, {'num_devices': 9}, 'num_devices is 9; there are 8 devices'),
+    ],
+)
+def test_what_to_do_with_a_batch_that_cannot_be_shared(batch, fields, advice):
+    with pytest.raises(UserError) as error:
+        sharding.make_mesh(batch, **fields)
+    assert advice in str(error.value)
+
+
+def test_of_several_processes_each_gives_as_many_devices(monkeypatch):
+    device = collections.namedtuple('device', 'process_index id')
+    devices = [device(process, 4 * process + i) for process in (0, 1) for i in range(4)]
+    monkeypatch.setattr(sharding, '_row', list)
+    assert [d.id for d in sharding.make_mesh(4, devices, num_devices=4)] == [0, 1, 4, 5]
+    with pytest.raises(UserError, match=r'of 2 process\(es\), each of which must use equally many'):
+        sharding.make_mesh(3, devices, num_devices=3)
+    with pytest.raises(UserError, match='or use 6 of them'):
+        sharding.make_mesh(6, devices)
+    with pytest.raises(UserError, match='or start fewer than 2 processes'):
+        sharding.make_mesh(1, devices)
 
 
 def count(params, images):

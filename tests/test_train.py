@@ -1,10 +1,14 @@
 """Whole runs, from a shipped config made tiny: what they leave, how they resume, how they stop."""
 
+import dataclasses
 import errno
+import functools
 import itertools
 import json
 import os
+import shutil
 import signal
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -12,7 +16,7 @@ import pytest
 from PIL import Image
 
 from configs import synthetic
-from cyclegan_jax import sharding, train
+from cyclegan_jax import observer, run, sharding, train
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.data import Dataset, ImageError
 from cyclegan_jax.interop import load_pretrained
@@ -47,6 +51,31 @@ def tiny(**fields):
         }
     )
     return config
+
+
+@pytest.fixture(scope='module', autouse=True)
+def programs():
+    """What these runs compute is traced and compiled once, not for each run anew."""
+    elsewhere = {'log_every', 'sample_every', 'evaluate_every', 'checkpoint_every', 'keep_best'}
+    elsewhere |= {'keep_checkpoints', 'max_steps', 'init_from', 'allow_data_change', 'data'}
+    made = {}
+
+    def make(config, nets, mesh, *sizes):
+        fields = {name: value for name, value in config.to_dict().items() if name not in elsewhere}
+        key = str((fields, config.data.channels_a, config.data.channels_b, sizes))
+        if key not in made:
+            program = make_program(config, nets, mesh, *sizes)
+            lowered = functools.partial(program.step.lower, program.state, program.batch)
+            compiled = functools.cache(lambda: lowered().compile())
+            step = SimpleNamespace(lower=lambda *_: SimpleNamespace(compile=compiled))
+            made[key] = dataclasses.replace(program, step=step)
+        return made[key]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(run, 'make_program', make)
+        for name in ('make_translate', 'Batched'):
+            patch.setattr(observer, name, functools.cache(getattr(observer, name)))
+        yield
 
 
 @pytest.fixture
@@ -129,6 +158,34 @@ def test_a_run_in_parts_equals_an_unbroken_one(finished, tmp_path, saved, capsys
     assert parts == whole and len(whole) == 3, 'two of training, one of evaluation'
 
 
+@pytest.mark.parametrize(
+    'devices',
+    [4, pytest.param(2, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.slow)],
+)
+def test_a_run_goes_on_on_fewer_devices_and_ends_where_it_would_have(
+    finished, tmp_path, saved, capsys, devices
+):
+    """Within rounding: of the same batches, in the same order, with the same pools."""
+    shutil.copytree(finished, tmp_path / 'run')
+    shutil.rmtree(tmp_path / 'run' / 'checkpoints' / '8')
+    fields = {'num_devices': devices, 'evaluate_every': 0, 'sample_every': 100}
+    assert train.main(tiny(**fields), tmp_path / 'run') == 0
+    out = capsys.readouterr().out
+    assert 'Resuming after step 6' in out and f'{devices} device(s)' in out
+    config = tiny()
+    program = make_program(
+        config, make_networks(config), sharding.make_mesh(8), (16, 16), steps_per_epoch=2
+    )
+    expected, _, _ = Checkpoints(finished / 'checkpoints').restore(program.state)
+    for name in ('generators', 'discriminators', 'pools'):
+        for x, y in zip(
+            jax.tree.leaves(getattr(expected, name)),
+            jax.tree.leaves(getattr(saved[8], name)),
+            strict=True,
+        ):
+            np.testing.assert_allclose(x, y, rtol=1e-4, atol=2e-5)
+
+
 def test_a_run_that_was_killed_logs_what_an_unbroken_one_does(finished, tmp_path, monkeypatch):
     """Its checkpoint, of step 3, lies between two log lines."""
 
@@ -198,9 +255,8 @@ def test_a_save_that_failed_is_told_at_the_next_line(tmp_path, monkeypatch, caps
         raise OSError(errno.ENOSPC, 'No space left on device')
 
     monkeypatch.setattr(Checkpoints, '_commit', fail)
-    config = tiny(
-        log_every=1, checkpoint_every=100, evaluate_every=0, **{'schedule.num_epochs': 400}
-    )
+    quiet = {'evaluate_every': 0, 'sample_every': 1000}
+    config = tiny(log_every=1, checkpoint_every=100, **quiet, **{'schedule.num_epochs': 400})
     assert train.main(config, tmp_path) == 2
     message = capsys.readouterr().err
     assert 'checkpoint 100 could not be written' in message and 'No space left' in message

@@ -148,20 +148,19 @@ def test_ctrl_c_while_the_step_compiles_ends_at_once_and_without_a_crash(tmp_pat
     assert 'Interrupted' in errors and 'Fatal' not in errors and 'Compiled' not in output
 
 
-def two_processes(workdir, **fields):
+def two_processes(workdir, *, other_workdir=None, other=(), **fields):
     with socket.socket() as probe:
         probe.bind(('localhost', 0))
         address = f'localhost:{probe.getsockname()[1]}'
     return [
         start(
-            workdir,
+            other_workdir if i and other_workdir else workdir,
             '--multihost',
             f'JAX_COORDINATOR_ADDRESS={address}',
             'JAX_NUM_PROCESSES=2',
             f'JAX_PROCESS_ID={i}',
             devices=4,
-            batch_size=8,
-            **fields,
+            **{'batch_size': 8, **fields, **(dict(other) if i else {})},
         )
         for i in range(2)
     ]
@@ -197,3 +196,48 @@ def test_a_signal_to_one_of_two_processes_stops_both_at_one_step(tmp_path):
     assert [run.wait(120) for run in runs] == [143, 143]
     assert time.monotonic() - began < 60
     assert Checkpoints(tmp_path / 'checkpoints').latest() == stopped
+
+
+def ends(runs, seconds):
+    """Exit statuses, and what each told of it on stderr beside warnings and gloo's greeting."""
+    began = time.monotonic()
+    outputs = [run.communicate(timeout=seconds)[1] for run in runs]
+    assert time.monotonic() - began < seconds
+    told = [
+        [x for x in output.splitlines() if not re.match(r'warning: |\[Gloo\] Rank', x)]
+        for output in outputs
+    ]
+    return [run.returncode for run in runs], told
+
+
+@pytest.mark.parametrize('victim', [0, 1])
+def test_a_process_that_is_killed_ends_the_other_with_one_line(tmp_path, victim):
+    runs = two_processes(tmp_path)
+    read_until(runs[0], 'step 40/')
+    runs[victim].kill()
+    statuses, told = ends(runs, 150)
+    assert statuses[victim] == -signal.SIGKILL
+    assert statuses[1 - victim] == 75 and len(told[1 - victim]) == 1, told
+    assert f'process {victim} (' in told[1 - victim][0]
+    assert 'the same command goes on from step 30' in told[1 - victim][0]
+
+
+def test_a_process_that_stands_still_ends_both(tmp_path):
+    runs = two_processes(tmp_path)
+    read_until(runs[0], 'step 20/')
+    runs[1].send_signal(signal.SIGSTOP)
+    assert runs[0].wait(120) == 75
+    runs[1].send_signal(signal.SIGCONT)
+    statuses, told = ends(runs, 60)
+    assert statuses == [75, 75] and all('process 1 (' in line for lines in told for line in lines)
+
+
+@pytest.mark.parametrize('what', ['config', 'workdir'])
+def test_processes_that_differ_end_before_they_compile(tmp_path, what):
+    fields, said = {
+        'config': ({'other': {'optimizer.learning_rate': 0.1}}, 'optimizer.learning_rate is 0.1'),
+        'workdir': ({'other_workdir': tmp_path / 'other'}, 'must be on a disk'),
+    }[what]
+    statuses, told = ends(two_processes(tmp_path / 'run', **fields), 150)
+    assert statuses == [2, 2] and [len(lines) for lines in told] == [1, 1], told
+    assert all('process 1 (' in lines[0] and said in lines[0] for lines in told), told

@@ -16,6 +16,7 @@ from PIL import Image, ImageCms
 from translate_fixtures import picture, random_network
 
 from cyclegan_jax import interop, translate
+from cyclegan_jax.data.sources.folder import EXTENSIONS
 from cyclegan_jax.inference import Translator, pictures
 
 
@@ -300,30 +301,41 @@ def test_colour_profile_and_resolution_are_kept(model, tmp_path, suffix):
         assert not result.info.get('icc_profile') or result.mode == 'RGB'  # it is not one of grey
 
 
-@pytest.mark.parametrize('suffix', pictures.SUFFIXES)
-def test_a_translation_may_be_made_again(model, tmp_path, suffix):
-    picture().save(tmp_path / f'x{suffix}')
+def test_what_training_reads_is_translated():
+    assert set(EXTENSIONS) <= set(pictures.SUFFIXES)
+
+
+def test_a_translation_may_be_made_again(model, tmp_path):
+    """In every format it says, or cannot, that it is one."""
+    source, output = tmp_path / 'in', tmp_path / 'out'
+    source.mkdir()
+    for suffix in pictures.SUFFIXES:
+        picture().save(source / f'x{suffix}')
     for _ in range(2):
-        assert run(model, tmp_path / f'x{suffix}', tmp_path / 'out') == 0
+        assert run(model, source, output) == 0
+    assert tree(output) == {f'x{suffix}' for suffix in pictures.SUFFIXES}
 
 
-@pytest.mark.parametrize('suffix', sorted({*pictures.SUFFIXES} - {'.bmp', '.ppm', '.pgm', '.pnm'}))
-def test_a_file_that_is_no_translation_is_not_replaced(model, tmp_path, capsys, suffix):
-    source, output = tmp_path / f'x{suffix}', tmp_path / 'out'
-    picture().save(source)
+def test_a_file_that_is_no_translation_is_not_replaced(model, tmp_path, capsys):
+    """In every format that can say that it is one."""
+    source, output = tmp_path / 'in', tmp_path / 'out'
+    source.mkdir()
     output.mkdir()
-    kept = output / source.name
-    picture(seed=1).save(kept)
-    before = kept.read_bytes()
-    assert run(model, source, output) == 2
-    error = capsys.readouterr().err
-    assert f'{kept} would be replaced, and may be no translation' in error
-    assert '--overwrite or --skip-existing' in error
-    assert kept.read_bytes() == before
+    before = {}
+    for suffix in {*pictures.SUFFIXES} - {'.bmp', '.ppm', '.pgm', '.pbm', '.pnm'}:
+        picture().save(source / f'x{suffix}')
+        kept = output / f'x{suffix}'
+        picture(seed=1).save(kept)
+        before[kept] = kept.read_bytes()
+        assert run(model, source / kept.name, output) == 2
+        error = capsys.readouterr().err
+        assert f'{kept} would be replaced, and may be no translation' in error
+        assert '--overwrite or --skip-existing' in error
     assert run(model, source, output, '--skip-existing') == 0
-    assert kept.read_bytes() == before
+    assert {kept: kept.read_bytes() for kept in before} == before
     assert run(model, source, output, '--overwrite') == 0
-    assert kept.read_bytes() != before
+    for kept, content in before.items():
+        assert kept.read_bytes() != content, kept
 
 
 def test_every_suffix_of_jpeg_and_what_is_passed_over(model, tmp_path, capsys):

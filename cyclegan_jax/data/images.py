@@ -42,6 +42,7 @@ class ImageError(UserError):
 
     def __init__(self, name: str, reason: str):
         super().__init__(f'{name}: {reason}')
+        self.name, self.reason = name, reason
 
 
 def decode(

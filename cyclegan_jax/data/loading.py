@@ -11,7 +11,7 @@ from cyclegan_jax.data import images
 from cyclegan_jax.data.pipeline import DOMAINS, Dataset
 from cyclegan_jax.data.sources import SOURCES, MissingSplit, open_source
 from cyclegan_jax.data.sources.folder import find_duplicates
-from cyclegan_jax.data.split import Size, Split
+from cyclegan_jax.data.split import Gather, Size, Split, alone
 from cyclegan_jax.errors import UserError, check_at_least, check_choice, describe, shortlist
 
 GIB = 2**30
@@ -45,6 +45,7 @@ def load(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
+    gather: Gather = alone,
     left_out: Mapping[str, Sequence[int]] | None = None,
 ) -> Dataset:
     """Opens both domains, checks all that can be checked, and decodes what fits into memory.
@@ -69,7 +70,9 @@ def load(
         read later, or when the run goes on, is replaced by the next one.
       seed: of shuffling and augmentation.
       batch_size: images of each domain in a global batch.
-      process_index, process_count: which slice of it this process gets.
+      process_index, process_count: which slice of it this process gets. Each decodes as many of
+        the images to check them, and any other when it shows it first.
+      gather: how they tell each other which images are unusable.
       left_out: of a run that goes on, `Dataset.left_out` of its start: the same images are used
         again, in the same order, whatever can be read by now.
 
@@ -123,7 +126,8 @@ def load(
         for domain in DOMAINS:
             train[domain].fix(left_out[domain])
     asked = {domain: train[domain].indices for domain in DOMAINS}
-    size = _read_all(splits, resize, cache, num_threads, skip_corrupt)
+    share = slice(process_index, None, process_count), gather
+    size = _read_all(splits, resize, cache, num_threads, skip_corrupt, share)
     _check_lengths(train, batch_size)
     missing = [domain for domain in DOMAINS if not tests.get(domain)]
     for domain in missing:
@@ -190,9 +194,14 @@ def _warn_of_duplicates(splits: Sequence[Split]) -> None:
 
 
 def _read_all(
-    splits: Sequence[Split], resize: str, cache: float, num_threads: int, skip_corrupt: bool
+    splits: Sequence[Split],
+    resize: str,
+    cache: float,
+    num_threads: int,
+    skip_corrupt: bool,
+    share: tuple[slice, Gather],
 ) -> Size | None:
-    """Reads all headers, then decodes and keeps all images, if `cache` GiB of memory hold them.
+    """Reads all headers, then decodes and keeps the images, if `cache` GiB of memory hold all.
 
     Returns:
       The size of one image; without a crop it is that of all. None if none is usable.
@@ -208,7 +217,7 @@ def _read_all(
     keep = num_bytes <= cache * GIB
     if keep or skip_corrupt:
         for split in splits:
-            split.decode_all(keep, num_threads)
+            split.decode_all(keep, num_threads, *share)
     if keep:
         logging.info('%d decoded images kept in %.2f GiB of memory', total, num_bytes / GIB)
     else:

@@ -126,7 +126,7 @@ class Dataset:
         batches = grain.MapDataset.range(start, NUM_STEPS).map(
             lambda step: place(self._batch(step, order))
         )
-        kept = all(split.kept for split in self.train.values())
+        kept = all(split.in_memory for split in self.train.values())
         # Copying takes one thread a small part of a step. More would take turns with the loop.
         threads = min(self.num_threads, 1) if kept else self.num_threads
         options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=PREFETCH * threads)

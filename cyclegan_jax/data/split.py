@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
@@ -15,6 +16,12 @@ from cyclegan_jax.data.sources import Source
 
 NEIGHBOURS = 10  # images tried in place of one; if none can be read, it is not the image's fault
 Size = tuple[int, int]
+Gather = Callable[[list], list[list]]  # the lists of all processes, in their order
+
+
+def alone(mine: list) -> list[list]:
+    """`Gather`, of a process that is the only one."""
+    return [mine]
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -30,7 +37,8 @@ class Split:
       replace: an image that can't be read (any more) gives way to the next one that can.
       fixed: the indices are those of a run that goes on: what is found unusable stays among them,
         so that the order of the others stays what it was.
-      kept: the images, where memory holds them; None in place of an unusable one.
+      kept: the images, where memory holds them; None in place of one that is unusable, or that
+        another process has checked: it is read when it is shown first.
       unusable: what was found wrong with images of the source, by index.
     """
 
@@ -73,10 +81,18 @@ class Split:
 
     def _get(self, position: int) -> np.ndarray:
         index = self.indices[position]
-        image = self.kept[position] if self.kept else self.read(index)
-        if image is None:
-            raise self.unusable[index].with_traceback(None)  # which grows each time it is raised
-        return image
+        if not self.kept:
+            return self.read(index)
+        if self.kept[position] is None:
+            if index in self.unusable:
+                raise self.unusable[index].with_traceback(None)  # which grows with each raise
+            self.kept[position] = self.read(index)
+        return self.kept[position]
+
+    @property
+    def in_memory(self) -> bool:
+        """Whether none has to be decoded any more."""
+        return bool(self.kept) and all(image is not None for image in self.kept)
 
     def fix(self, left_out: Sequence[int]) -> None:
         """Uses again what a run was started with: all images but for those of these numbers."""
@@ -108,22 +124,36 @@ class Split:
             )
         return size
 
-    def decode_all(self, keep: bool, num_threads: int) -> None:
-        """Decodes every image, so that the unusable are known, and keeps them if asked to."""
+    def decode_all(self, keep: bool, num_threads: int, share: slice, gather: Gather) -> None:
+        """Decodes the images, so that the unusable are known, and keeps them if asked to.
+
+        Args:
+          share: which of them are for this process to decode; `gather` tells the others of those
+            that it found unusable, and this one of theirs.
+        """
 
         def decode(index):
             image = self.read(index)
             return image if keep else ()
 
-        decoded = self.sift(decode, num_threads, 'decoding images')
+        decoded = self.sift(decode, num_threads, 'decoding images', share, gather)
         self.kept = decoded if keep else None
 
-    def sift(self, function: Callable, num_threads: int, what: str) -> list:
+    def sift(
+        self,
+        function: Callable,
+        num_threads: int,
+        what: str,
+        share: slice = slice(None),
+        gather: Gather = alone,
+    ) -> list:
         """Applies `function` to every index in threads; images for which it raises are unusable.
 
         Returns:
-          The results, in the order of the indices that stay; None for an unusable image that does.
+          The results, in the order of the indices that stay; None for an unusable image that does,
+          and for one that is not in this process's share.
         """
+        mine = self.indices[share]
 
         def attempt(index):
             try:
@@ -132,14 +162,17 @@ class Split:
                 return error
 
         with ThreadPoolExecutor(max(num_threads, 1)) as pool:
-            outcomes = pool.map(attempt, self.indices)
+            outcomes = pool.map(attempt, mine)
             # disable=None: only on a terminal.
             bar = tqdm(
-                outcomes, what, len(self), leave=False, disable=None, delay=2, unit=' images'
+                outcomes, what, len(mine), leave=False, disable=None, delay=2, unit=' images'
             )
-            results = dict(zip(self.indices, bar, strict=True))
-        errors = {i: result for i, result in results.items() if isinstance(result, ImageError)}
+            results = dict(zip(mine, bar, strict=True))
+        found = {i: result for i, result in results.items() if isinstance(result, ImageError)}
+        told = gather([[i, error.name, error.reason] for i, error in found.items()])
+        everyones = sorted(itertools.chain.from_iterable(told))  # in one order for all
+        errors = {i: ImageError(name, reason) for i, name, reason in everyones}
         self.unusable |= errors
         if not self.fixed:
             self.indices = [i for i in self.indices if i not in errors]
-        return [None if i in errors else results[i] for i in self.indices]
+        return [None if i in errors else results.get(i) for i in self.indices]

@@ -246,6 +246,16 @@ def parse(names: str | Iterable[str] | None, flag: str = '--metrics') -> list[st
     return list(dict.fromkeys(names))
 
 
+def overview() -> str:
+    """A line for each metric: its scores and what it needs; * for those of the default."""
+    lines = []
+    for metric in METRICS.values():
+        names = ', '.join(score.name for score in metric.scores)
+        what = [*([names] if names != metric.name else []), *(f'needs {n}' for n in metric.needs)]
+        lines.append(f'  {" *"[metric.default]} {metric.name:<16} {"; ".join(what)}')
+    return '\n'.join(lines)
+
+
 def needs_weights(name: str) -> bool:
     return WEIGHTS in METRICS[name].needs
 

@@ -1,5 +1,6 @@
 """Trained networks in the forms that other programs read."""
 
+import contextlib
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
@@ -8,6 +9,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from cyclegan_jax.errors import UserError
+from cyclegan_jax.inference import webpage
+from cyclegan_jax.inference.runtimes import with_onnxruntime
 from cyclegan_jax.interop import Network, describe_spec, make_module, save_pretrained, to_state_dict
 from cyclegan_jax.interop.files import write_safetensors, write_torch
 from cyclegan_jax.interop.pretrained import GENERATORS_FILE, PYTORCH_NAMES
@@ -15,38 +18,21 @@ from cyclegan_jax.networks import HUGGAN_CODE, TORCH_CODE, Described
 from cyclegan_jax.storage import whole, write_json
 
 Networks = Mapping[str, Network]
+Call = Callable[[np.ndarray], np.ndarray]
 
 _HUGGAN_WIDTH = 64  # a constant of huggan's code
 _TOLERANCE = 1e-4  # of an exported program against JAX; its values are in [-1, 1]
 
-_CARD = """---
-pipeline_tag: image-to-image
-tags: [cyclegan, {library}]
----
-
-# CycleGAN
-
-Unpaired image-to-image translation ([Zhu et al. 2017](https://arxiv.org/abs/1703.10593)), written
-by cyclegan_jax. Holds {contents}.
-
-{use}
-Images are in [-1, 1]. A model does what its data showed it, wanted or not: look for changes that
-were not meant, such as in people's faces, before you use its results.
-"""
-
 
 def to_safetensors(networks: Networks, folder: Path) -> None:
-    """Our exchange format, with a model card."""
+    """Our exchange format."""
     save_pretrained(folder, networks)
-    command = (
-        '    python -m cyclegan_jax.translate --model=<this repository or folder> '
-        f'--direction={next(iter(networks))} --input=photos --output=translated\n'
-    )
-    _write_card(folder, networks, 'cyclegan_jax', command)
 
 
 def to_pytorch(networks: Networks, folder: Path) -> str:
     """latest_net_G_A.pth and so on, as pytorch-CycleGAN-and-pix2pix saves and loads them.
+
+    Discriminators that no PyTorch code has are left out: nobody needs them to translate.
 
     Returns:
       How that code loads them, or why only code of one's own can.
@@ -54,6 +40,9 @@ def to_pytorch(networks: Networks, folder: Path) -> str:
     Raises:
       UserError: a network that does not exist there, or torch is not installed.
     """
+    networks = _generators(networks) | {
+        name: network for name, network in networks.items() if _module(network).torch_code
+    }
     _check_code(networks, TORCH_CODE)
     for name, network in networks.items():
         write_torch(folder / f'latest_{PYTORCH_NAMES[name]}.pth', to_state_dict(network))
@@ -96,13 +85,6 @@ def to_huggan(networks: Networks, folder: Path) -> None:
         blocks = network.spec['num_blocks']
         config = {'input_shape': [3, 256, 256], 'num_residual_blocks': blocks}
         write_json(place / 'config.json', config)
-        code = (
-            'With huggingface_hub 0.21 or newer:\n\n'
-            '    from huggan.pytorch.cyclegan.modeling_cyclegan import GeneratorResNet\n'
-            '    model = GeneratorResNet.from_pretrained(<this repository or folder>, '
-            f'input_shape=(3, 256, 256), num_residual_blocks={blocks})\n'
-        )
-        _write_card(place, {name: network}, 'huggan', code)
 
 
 def to_stablehlo(networks: Networks, folder: Path) -> None:
@@ -147,26 +129,58 @@ def to_onnx(networks: Networks, folder: Path) -> None:
       UserError: onnx or onnxruntime is not installed.
       UserError: run by onnxruntime, the model gives something else.
     """
-    try:
-        import onnxruntime
-
-        from cyclegan_jax.inference.onnx_graph import to_onnx as convert
-    except ImportError as error:
-        raise UserError(
-            "--format=onnx needs onnx and onnxruntime: pip install 'cyclegan_jax[export]'"
-        ) from error
-
     for name, network in _generators(networks).items():
-        content = convert(network, name).SerializeToString()
-        session = onnxruntime.InferenceSession(content, providers=['CPUExecutionProvider'])
-
-        def call(x, session=session):
-            [y] = session.run(None, {'image': x.transpose(0, 3, 1, 2)})
-            return y.transpose(0, 2, 3, 1)
-
         path = folder / f'{name}.onnx'
+        content, call = _onnx(network, name)
         _check(path, network, call)
         _write(path, content)
+
+
+def to_web(
+    networks: Networks, folder: Path, *, domains: Mapping[str, str], runtime: Path | None = None
+) -> str:
+    """A page that translates pictures in the visitor's browser, by ONNX files; see `webpage`.
+
+    Kernels are kept in half precision where that changes no pixel of `webpage.photographs` by more
+    than a level of 255.
+
+    Args:
+      domains: what 'a' and 'b' are called.
+      runtime: folder or archive of the npm package onnxruntime-web; see `webpage.find_runtime`.
+
+    Returns:
+      How to see it, and the precision.
+
+    Raises:
+      UserError: as `to_onnx` and `find_runtime`; or images that no browser shows.
+    """
+    webpage.check_folder(folder)
+    generators = _generators(networks)
+    for name, network in generators.items():
+        if not {*network.channels} <= {1, 3, 4}:
+            raise UserError(
+                f'{name} maps {network.channels[0]} channels to {network.channels[1]}; a browser '
+                'shows 1 (grey), 3 (RGB) or 4 (RGBA).'
+            )
+    files = webpage.find_runtime(runtime)
+    models, notes = {}, []
+    for name, network in generators.items():
+        (full, call), (half, call_half) = (
+            _onnx(network, name, half_weights=half) for half in (False, True)
+        )
+        _check(folder / f'{name}.onnx', network, call)
+        change = _change(call, call_half, network.channels[0])
+        models[name] = half if change <= 1 else full
+        notes.append(
+            f'{name}: half-precision weights, which change pixels by {change} of 255 at most.'
+            if change <= 1
+            else f'{name}: float32 weights, as those of half precision change pixels by {change} '
+            'of 255.'
+        )
+    webpage.write(folder, models, generators, domains, files)
+    return '\n'.join(
+        [*notes, f'To see it: python -m http.server --directory {folder}, and open localhost:8000']
+    )
 
 
 _WRITERS = {
@@ -175,12 +189,16 @@ _WRITERS = {
     'huggan': to_huggan,
     'stablehlo': to_stablehlo,
     'onnx': to_onnx,
+    'web': to_web,
 }
 FORMATS = tuple(_WRITERS)
 
 
-def export(networks: Networks, folder: Path, format: str) -> str | None:
-    """Writes to a folder, which is made where it is missing, in one of FORMATS.
+def export(networks: Networks, folder: Path, format: str, **options) -> str | None:
+    """Writes to a folder, in one of FORMATS. What is made of it, and stays empty, is removed.
+
+    Args:
+      options: of the function for that format.
 
     Returns:
       What there is to say of the files, if anything.
@@ -195,8 +213,38 @@ def export(networks: Networks, folder: Path, format: str) -> str | None:
             f'--output={folder} is the workdir of a run, whose config.json would be replaced; name '
             'another folder.'
         )
+    new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
-    return _WRITERS[format](networks, folder)
+    try:
+        return _WRITERS[format](networks, folder, **options)
+    except BaseException:
+        with contextlib.suppress(OSError):  # one that is not empty
+            for path in new:
+                path.rmdir()
+        raise
+
+
+def _onnx(network: Network, name: str, *, half_weights: bool = False) -> tuple[bytes, Call]:
+    """An ONNX file, and the generator that it is: (n, h, w, c) to the same."""
+    try:
+        from cyclegan_jax.inference.onnx_graph import to_onnx as convert
+
+        content = convert(network, name, half_weights=half_weights).SerializeToString()
+        return content, with_onnxruntime(content)
+    except ImportError as error:
+        raise UserError(
+            "ONNX needs onnx and onnxruntime: pip install 'cyclegan_jax[export]'"
+        ) from error
+
+
+def _change(call: Call, other: Call, channels: int) -> int:
+    """By how many of 255 levels a pixel differs at most."""
+    levels = [
+        [np.round((f(image) + 1) * 127.5) for image in webpage.photographs(channels)]
+        for f in (call, other)
+    ]
+    change = max(float(np.abs(x - y).max()) for x, y in zip(*levels, strict=True))
+    return int(change) if np.isfinite(change) else 255
 
 
 def _check_code(networks: Networks, code: str) -> None:
@@ -224,7 +272,7 @@ def _forward(network: Network) -> Callable[[jax.Array], jax.Array]:
     return lambda images: module.apply({'params': network.params}, images)
 
 
-def _check(path: Path, network: Network, call: Callable[[np.ndarray], np.ndarray]) -> None:
+def _check(path: Path, network: Network, call: Call) -> None:
     """Compares with JAX, on two images that are not square."""
     side = max(16, _module(network).size_multiple)
     shape = 2, side, 2 * side, network.channels[0]
@@ -232,14 +280,6 @@ def _check(path: Path, network: Network, call: Callable[[np.ndarray], np.ndarray
     error = np.abs(call(images) - np.asarray(_forward(network)(images))).max()
     if not error < _TOLERANCE:
         raise UserError(f'{path} gives other images than JAX, by up to {error:.1e}; not exported.')
-
-
-def _write_card(folder: Path, networks: Networks, library: str, use: str) -> None:
-    contents = '; '.join(
-        f'{name}: {describe_spec(network.role, network.spec)}' for name, network in networks.items()
-    )
-    card = _CARD.format(library=library, contents=contents, use=use)
-    _write(folder / 'README.md', card.encode())
 
 
 def _write(path: Path, content: bytes) -> None:

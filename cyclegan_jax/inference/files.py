@@ -29,21 +29,31 @@ class Job(NamedTuple):
 
 
 def load_translators(
-    model: str, directions: list[str], step: int | str | None, weights: str | None = None
+    model: str,
+    directions: list[str],
+    step: int | str | None,
+    weights: str | None = None,
+    **how: str,
 ) -> dict[str, Translator]:
     """A translator for each direction; a file with one generator serves one direction only.
 
+    Args:
+      how: `runtime` and `dtype` of the translators.
+
     Raises:
-      UserError: there is no such model, or not in all these directions.
+      UserError: there is no such model, or not in all these directions; or of the Translator.
     """
     if len(directions) == 1:
-        return {directions[0]: Translator.from_pretrained(model, directions[0], step, weights)}
+        only = directions[0]
+        return {only: Translator.from_pretrained(model, only, step, weights, **how)}
     networks = load_pretrained(model, step=step, weights=weights)
     if missing := set(directions) - set(networks):
         raise UserError(
             f'{model} has no generator {missing.pop()}; give --direction={",".join(networks)}.'
         )
-    return {name: Translator(networks[name], name=f'{name} of {model}') for name in directions}
+    return {
+        name: Translator(networks[name], name=f'{name} of {model}', **how) for name in directions
+    }
 
 
 def translate_files(

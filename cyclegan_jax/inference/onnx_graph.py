@@ -18,11 +18,13 @@ _OPSET = 17  # newer ones change Pad, which some readers do not know yet, and ad
 _EPSILON = 1e-5
 
 
-def to_onnx(network: Network, direction: str):
+def to_onnx(network: Network, direction: str, *, half_weights: bool = False):
     """An onnx.ModelProto with one input, 'image', and one output, 'translation'.
 
     Args:
       direction: what the generator maps, for the model's metadata.
+      half_weights: keeps kernels as float16, which halves the file. They are cast back where they
+        are used: everything is computed in float32.
 
     Raises:
       UserError: there is no graph for this kind of network.
@@ -30,9 +32,10 @@ def to_onnx(network: Network, direction: str):
     kind = network.spec['kind']
     if kind not in _WRITERS:
         raise UserError(
-            f'{direction} is of kind {kind!r}, which has no ONNX form; choose --format=stablehlo.'
+            f'{direction} is of kind {kind!r}, which has no ONNX form; choose --format=stablehlo '
+            'to export it, --runtime=jax to translate.'
         )
-    graph = _Graph(network.params)
+    graph = _Graph(network.params, half_weights)
     write = _WRITERS[kind]
     graph.node('Tanh', [write(graph, network.spec, 'image')], output='translation')
     names = ('image', network.channels[0]), ('translation', network.channels[1])
@@ -68,14 +71,21 @@ def to_onnx(network: Network, direction: str):
 class _Graph:
     """Nodes in the order of computation. Each method returns the name of what it adds."""
 
-    def __init__(self, params):
-        self.params = params
+    def __init__(self, params, half_weights):
+        self.params, self.half_weights = params, half_weights
         self.nodes = []
         self.constants = []
 
     def constant(self, name, array):
         self.constants.append(numpy_helper.from_array(np.asarray(array), name))
         return name
+
+    def kernel(self, name, array):
+        if not self.half_weights:
+            return self.constant(name, array)
+        with np.errstate(over='ignore'):  # what is too large is infinite, and seen by who checks
+            half = self.constant(name, array.astype(np.float16))
+        return self.node('Cast', [half], to=TensorProto.FLOAT)
 
     def node(self, op, inputs, output=None, **attributes):
         output = output or f'{op}_{len(self.nodes)}'
@@ -88,7 +98,7 @@ class _Graph:
             params = params[name]
         name = '/'.join(path)
         weight = to_weight(np.asarray(params['kernel'], np.float32), up)
-        inputs = [x, self.constant(f'{name}/weight', weight)]
+        inputs = [x, self.kernel(f'{name}/weight', weight)]
         if 'bias' in params:
             inputs.append(self.constant(f'{name}/bias', np.asarray(params['bias'], np.float32)))
         window = {'kernel_shape': weight.shape[2:]}  # may be left out, but OpenCV's reader needs it

@@ -48,11 +48,13 @@ _FORMATS = {
     '.webp': _Format('WEBP', alpha=True, largest=16383, options={'quality': 95, 'exif': _EXIF}),
     '.ppm': _Format('PPM', options={}),
     '.pgm': _Format('PPM', options={}),
+    '.pbm': _Format('PPM', options={}),
     '.pnm': _Format('PPM', options={}),
     '.bmp': _Format('BMP', options={}),
     '.gif': _Format('GIF', largest=65535, options={'comment': _MARK}),
     '.avif': _Format('AVIF', alpha=True, largest=65536, options={'quality': 90, 'exif': _EXIF}),
     '.jp2': _Format('JPEG2000', alpha=True, deep=True, options={'comment': _MARK}),
+    '.j2k': _Format('JPEG2000', alpha=True, deep=True, options={'comment': _MARK, 'no_jp2': True}),
 }
 _FORMATS = {suffix: kind for suffix, kind in _FORMATS.items() if kind.name in images.FORMATS}
 SUFFIXES = tuple(_FORMATS)

@@ -2,8 +2,10 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from absl import logging
 from PIL import Image
 
 from cyclegan_jax.errors import UserError, check_at_least, check_choice
-from cyclegan_jax.inference import pictures
+from cyclegan_jax.inference import pictures, runtimes
 from cyclegan_jax.inference.tiling import run_in_tiles
 from cyclegan_jax.interop import Network, load_pretrained, make_module
 from cyclegan_jax.sharding import Batched
@@ -34,14 +36,33 @@ class Translator:
       pad: False gives images to the network as they are, and returns what comes out: for sides that
         are no multiples of 4, a ResNet's output is larger, as the PyTorch code's is.
       name: what errors call the network.
+      runtime: what runs it: 'jax', on all devices of this process; 'onnxruntime' or 'openvino', on
+        the CPU, which compile nothing.
+      dtype: what convolutions are computed in: 'float32', or 'bfloat16' for speed.
+
+    Raises:
+      UserError: the runtime is not installed, or has no such network or type.
     """
 
-    def __init__(self, network: Network, *, pad: bool = True, name: str = 'the generator'):
+    def __init__(
+        self,
+        network: Network,
+        *,
+        pad: bool = True,
+        name: str = 'the generator',
+        runtime: str = 'jax',
+        dtype: str = 'float32',
+    ):
+        check_choice('runtime', runtime, runtimes.RUNTIMES)
+        check_choice('dtype', dtype, runtimes.DTYPES)
         self.channels = network.channels
-        self._module = make_module(network.role, network.spec, network.channels)
+        self._module = make_module(network.role, network.spec, network.channels, dtype)
         self._pad, self._name = pad, name
         self._params = network.params
         self._batched = functools.lru_cache(2)(lambda n: Batched(self._forward, n))
+        self._generator = None  # instead of these two
+        if runtime != 'jax':
+            self._generator = runtimes.load(runtime, network, name, dtype)
 
     @classmethod
     def from_pretrained(
@@ -50,6 +71,9 @@ class Translator:
         direction: str = 'a2b',
         step: int | str | None = None,
         weights: str | None = None,
+        *,
+        runtime: str = 'jax',
+        dtype: str = 'float32',
     ) -> 'Translator':
         """Loads one generator.
 
@@ -59,9 +83,11 @@ class Translator:
           direction: 'a2b' or 'b2a'. A file with one generator is taken to map that.
           step: which checkpoint of a workdir, or 'best'; the latest by default.
           weights: of a workdir: 'trained', or their 'average', the default where there is one.
+          runtime, dtype: see above.
 
         Raises:
-          UserError: there is no such model, or not in this direction, or it is of no use.
+          UserError: there is no such model, or not in this direction, or it is of no use; or as
+            above.
         """
         check_choice('direction', direction, ('a2b', 'b2a'))
         networks = load_pretrained(model, direction=direction, step=step, weights=weights)
@@ -69,7 +95,8 @@ class Translator:
             raise UserError(
                 f'{model} has no generator {direction}; the direction can be {", ".join(networks)}.'
             )
-        return cls(networks[direction], name=f'{direction} of {model}')
+        name = f'{direction} of {model}'
+        return cls(networks[direction], name=name, runtime=runtime, dtype=dtype)
 
     def __call__(
         self,
@@ -158,7 +185,7 @@ class Translator:
         height, width = images[0].shape[:2]
         bottom, right = self._padding(height), self._padding(width)
         padded = np.pad(np.stack(images), ((0, 0), (0, bottom), (0, right), (0, 0)), 'reflect')
-        result, finite = self._batched(batch_size)(self._params, padded)
+        result, finite = self._translate(padded, batch_size)
         if not finite.all():
             raise UserError(
                 f'{self._name} gives values that are not finite; take an earlier checkpoint '
@@ -170,13 +197,17 @@ class Translator:
         multiple = self._module.size_multiple
         return -(-max(side, _SMALLEST) // multiple) * multiple - side if self._pad else 0
 
+    def _translate(self, images: np.ndarray, batch_size: int) -> Sequence[np.ndarray]:
+        """Translations of images of a size that the network takes, and whether each is finite."""
+        if self._generator is None:
+            return self._batched(batch_size)(self._params, images)
+        batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
+        with np.errstate(invalid='ignore'):  # what is not finite is told by the caller
+            parts = [_through(self._generator, batch, np) for batch in batches]
+        return [np.concatenate(part) for part in zip(*parts, strict=True)]
+
     def _forward(self, params, batch):
-        """Translations, of the type of `batch`, and for each whether all of it is finite."""
-        half = _half_range(batch.dtype)
-        x = batch if half is None else batch.astype(jnp.float32) / half - 1
-        y = self._module.apply({'params': params}, x)
-        finite = jnp.isfinite(y).all(axis=(1, 2, 3))
-        return y if half is None else jnp.round((y + 1) * half).astype(batch.dtype), finite
+        return _through(lambda x: self._module.apply({'params': params}, x), batch, jnp)
 
 
 def scaled_size(shape: tuple[int, ...], size: int | tuple[int, int] | None) -> tuple[int, int]:
@@ -188,6 +219,20 @@ def scaled_size(shape: tuple[int, ...], size: int | tuple[int, int] | None) -> t
         return size
     longer = int(size * max(height, width) / min(height, width))
     return (size, longer) if height <= width else (longer, size)
+
+
+def _through(generator: Callable, batch: Any, xp: ModuleType) -> tuple[Any, Any]:
+    """Translations, of the type of `batch`, and for each whether all of it is finite.
+
+    Args:
+      generator: from (n, h, w, c) float32 in [-1, 1] to the same.
+      batch: an array of numpy or JAX, which `xp` is.
+    """
+    half = _half_range(batch.dtype)
+    x = batch if half is None else batch.astype(xp.float32) / half - 1
+    y = generator(x)
+    finite = xp.isfinite(y).all(axis=(1, 2, 3))
+    return y if half is None else xp.round((y + 1) * half).astype(batch.dtype), finite
 
 
 def _half_range(dtype: np.dtype) -> float | None:

@@ -51,7 +51,7 @@ def fetch(repo_id: str, one_of: tuple[str, ...], optional: tuple[str, ...]) -> P
             f'{repo_id} is neither a file or folder here nor a public repository of the Hugging '
             'Face hub (for a private one, run `hf auth login` first).'
         ) from error
-    except (errors.HfHubHTTPError, errors.HFValidationError, OSError) as error:
+    except _failures() as error:
         raise UserError(f'{repo_id} cannot be fetched: {describe(error)}') from error
     files = ' or '.join(one_of)
     if offline:
@@ -73,13 +73,29 @@ def _is_unknown_host(address: str) -> bool:
     return False
 
 
-def push(folder: Path, repo_id: str) -> str:
-    """Uploads a folder as a model repository, made where missing; returns its address.
+def _failures() -> tuple[type[Exception], ...]:
+    """What the hub's client raises where it is refused, or finds no way.
+
+    Among it all that its HTTP library raises, which is requests, httpx or httpx2 by its version,
+    and of which not all is an OSError: the root of the client's own error tells which.
+    """
+    from huggingface_hub import errors
+
+    lineage = errors.HfHubHTTPError.__mro__
+    root = [base for base in lineage if base.__module__ != 'builtins'][-1]
+    return root, errors.HfHubHTTPError, errors.HFValidationError, OSError
+
+
+def push(folder: Path, repo_id: str, *, space: bool = False) -> str:
+    """Uploads a folder as a repository, made where missing; returns its address.
+
+    Args:
+      space: the folder is a page, and the repository a static Space; else a model.
 
     Raises:
       UserError: no connection, no token, or no right to write there.
     """
-    from huggingface_hub import HfApi, errors, get_token
+    from huggingface_hub import HfApi, get_token
 
     if not is_repo_id(repo_id):
         raise UserError(f'--push is {repo_id!r}; it must be user/name.')
@@ -88,13 +104,15 @@ def push(folder: Path, repo_id: str) -> str:
             f'pushing to {repo_id} needs a token of the Hugging Face hub: run `hf auth login`, or '
             f'set HF_TOKEN. The export itself is complete, in {folder}.'
         )
+    kind = {'repo_type': 'space'} if space else {}
+    made_as = kind | {'space_sdk': 'static'} if space else {}
     try:
         api = HfApi()
-        address = api.create_repo(repo_id, exist_ok=True)
-        api.upload_folder(repo_id=repo_id, folder_path=folder)
-    except (errors.HfHubHTTPError, errors.OfflineModeIsEnabled, OSError) as error:
+        address = api.create_repo(repo_id, exist_ok=True, **made_as)
+        api.upload_folder(repo_id=repo_id, folder_path=folder, **kind)
+    except _failures() as error:
         raise UserError(
-            f'pushing to {repo_id} failed: {describe(error)} The export itself is complete, in '
-            f'{folder}.'
+            f'pushing to {repo_id} failed: {describe(error).rstrip(".")}. The export itself is '
+            f'complete, in {folder}.'
         ) from error
     return str(address)

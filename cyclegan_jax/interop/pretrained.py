@@ -72,14 +72,8 @@ def load_pretrained(
       UserError: there is nothing to load, or it does not fit, or is not finite; one line says why.
     """
     path = Path(model)
-    if (path / 'checkpoints').is_dir():
-        from cyclegan_jax.checkpoint import Checkpoints
-
-        with Checkpoints(path / 'checkpoints') as checkpoints:
-            step = _checkpoint(checkpoints.best() if step == 'best' else step)
-            return load_checkpoint(
-                checkpoints, step, weights=weights, discriminators=discriminators
-            )[0]
+    if is_workdir(path):
+        return load_workdir(path, step, weights=weights, discriminators=discriminators)[0]
     if weights is not None:
         raise UserError(
             f'--weights is {weights}, but {model} is not the workdir of a run, which alone can '
@@ -107,6 +101,26 @@ def load_pretrained(
     for name, network in networks.items():
         _check_finite(network.params, f'{model}, {name},')
     return networks
+
+
+def is_workdir(path: Path) -> bool:
+    """Whether a folder is that of a run."""
+    return (path / 'checkpoints').is_dir()
+
+
+def load_workdir(
+    path: Path,
+    step: int | str | None = None,
+    *,
+    weights: str | None = None,
+    discriminators: bool = False,
+) -> tuple[dict[str, Network], dict, int]:
+    """The networks of a run; arguments as of `load_pretrained`, result as of `load_checkpoint`."""
+    from cyclegan_jax.checkpoint import Checkpoints
+
+    with Checkpoints(path / 'checkpoints') as checkpoints:
+        step = _checkpoint(checkpoints.best() if step == 'best' else step)
+        return load_checkpoint(checkpoints, step, weights=weights, discriminators=discriminators)
 
 
 def save_pretrained(folder: Path, networks: Mapping[str, Network]) -> None:

@@ -109,6 +109,11 @@ class Networks(NamedTuple):
     generators: dict[str, Described]
     discriminators: dict[str, Described]
 
+    @property
+    def channels(self) -> dict[str, int]:
+        """How many an image of domain 'a' and of 'b' has."""
+        return {'a': self.generators['b2a'].channels, 'b': self.generators['a2b'].channels}
+
 
 def make_networks(
     channels: Mapping[str, int],

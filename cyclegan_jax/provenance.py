@@ -1,0 +1,103 @@
+"""What is known of a trained model beside its weights: what the run that trained it kept."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from cyclegan_jax import storage
+from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.interop import Network, load_pretrained
+from cyclegan_jax.interop.pretrained import is_workdir, load_workdir
+
+SAMPLES = 'samples.png'  # in an export
+RUN = 'run'  # the field of an export's config.json
+
+# What of a config a card shows: nothing that names a place on somebody's disk.
+_SECTIONS = ('generator', 'discriminator', 'loss', 'optimizer', 'schedule')
+_FIELDS = ('seed', 'batch_size', 'dtype', 'pool_size', 'average')
+_DATA = ('source', 'load_size', 'crop_size', 'resize', 'flip', 'channels_a', 'channels_b')
+
+
+@dataclass(frozen=True)
+class About:
+    """What is known of a model beside its networks.
+
+    domains: what 'a' and 'b' are called.
+    run: JSON values, {} if nothing is known: 'domains', 'step'; 'config', what of it a card shows.
+      Any other may be missing: 'weights', 'average' or 'trained'; 'data', the set's name;
+      'images', {'a': number of training images, 'b'}; 'samples', the step of the samples;
+      'evaluation', what evaluation/step_N.json says of each direction; 'protocol'.
+    samples: a picture of samples, if there is one.
+    """
+
+    domains: Mapping[str, str] = field(default_factory=lambda: {'a': 'A', 'b': 'B'})
+    run: Mapping[str, Any] = field(default_factory=dict)
+    samples: Path | None = None
+
+
+def load(
+    model: str, step: int | str | None = None, weights: str | None = None
+) -> tuple[dict[str, Network], About]:
+    """All networks of `interop.load_pretrained`, and what is known of them."""
+    path = Path(model)
+    if is_workdir(path):
+        networks, config, step = load_workdir(path, step, weights=weights, discriminators=True)
+        return networks, _of_run(path, config, step, weights)
+    networks = load_pretrained(model, step=step, weights=weights, discriminators=True)
+    config = path / 'config.json'
+    found = storage.read_json(config) if path.is_dir() and config.is_file() else {}
+    if RUN not in found:
+        return networks, About()
+    storage.check_fields(found, {RUN: dict}, str(config))
+    run, samples = found[RUN], path / SAMPLES
+    _check(run, f'{config}, {RUN}')
+    return networks, About(run['domains'], run, samples if samples.is_file() else None)
+
+
+def _of_run(workdir: Path, config: Mapping, step: int, weights: str | None = None) -> About:
+    with Checkpoints(workdir / 'checkpoints') as checkpoints:
+        images = checkpoints.metadata(step).get('lengths')
+    domains = {end: str(config.get(f'domain_{end}', end.upper())) for end in 'ab'}
+    data = config['data']
+    shown = {name: config[name] for name in (*_FIELDS, *_SECTIONS) if name in config}
+    shown['data'] = {name: data[name] for name in _DATA if name in data}
+    names = filter(None, (data.get('name') or data.get('path'), data.get('name_b')))
+    run = {
+        'domains': domains,
+        'step': step,
+        'weights': weights or ('average' if config.get('average') else 'trained'),
+        'config': shown,
+        'data': ' and '.join(map(_public, names)),
+        'images': images,
+    }
+    paths = {p.stem.removeprefix('step_'): p for p in workdir.glob('samples/step_*.png')}
+    sampled = {int(number): path for number, path in paths.items() if number.isdecimal()}
+    nearest = max((number for number in sampled if number <= step), default=None)
+    if nearest is not None:
+        run['samples'] = nearest
+    scored = workdir / 'evaluation' / f'step_{step}.json'
+    if scored.is_file():
+        found = storage.read_json(scored)
+        storage.check_fields(found, {'protocol': dict}, str(scored))
+        private = ('config', 'scored_files')
+        protocol = {k: v for k, v in found['protocol'].items() if k not in private}
+        if protocol.get('weights', run['weights']) == run['weights']:
+            run['evaluation'] = {name: found[name] for name in ('a2b', 'b2a') if name in found}
+            run['protocol'] = protocol
+            _check(run, str(scored))
+    return About(domains, run, sampled.get(nearest))
+
+
+def _check(run: Mapping, where: str) -> None:
+    """Raises UserError if what an export or an evaluation wrote is not as they write it."""
+    storage.check_fields(run, {'domains': dict, 'step': int, 'config': dict}, where)
+    storage.check_fields(run['domains'], {'a': str, 'b': str}, f'{where}, domains')
+    for name, record in run.get('evaluation', {}).items():
+        fields = {'scores': dict, 'baselines': dict, 'images': int, 'real_images': int}
+        storage.check_fields(record, fields | {'warnings': list}, f'{where}, {name}')
+
+
+def _public(name: str) -> str:
+    """A data set's name; of a place on a disk no more than its end."""
+    return Path(name).name if name.startswith(('/', '.', '~')) or '\\' in name else name
