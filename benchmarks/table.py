@@ -1,9 +1,10 @@
-"""Writes README.md's table of speeds from benchmarks/results/.
+"""Writes README.md's tables from benchmarks/results/: of speeds, and of compilers' plans.
 
     python benchmarks/table.py [--check]
 
-Its rows are the results of train_step.py, translate.py, torch_peer.py and compare.py; below it
-stand their commands. Without the table's markers in README.md it is printed.
+Speeds are the results of train_step.py, translate.py, torch_peer.py and compare.py, plans those of
+gpu_compile.py and tpu_compile.py; below each table stand its commands. A table without its markers
+in README.md is printed.
 """
 
 import argparse
@@ -18,6 +19,8 @@ from sweep import OURS
 
 _ROOT = Path(__file__).parents[1]
 START, END = '<!-- speed table: python benchmarks/table.py -->', '<!-- end of speed table -->'
+PLAN_START = '<!-- plan table: python benchmarks/table.py -->'
+PLAN_END = '<!-- end of plan table -->'
 _ROWS_FROM = ('train_step', 'translate', 'torch_peer', 'compare')
 _HEADER = (
     'work',
@@ -41,17 +44,22 @@ def main() -> int:
     )
     args = parser.parse_args()
     files = sorted((_ROOT / 'benchmarks/results').glob('*.json'))
-    table = render({path.name: json.loads(path.read_text()) for path in files})
+    documents = {path.name: json.loads(path.read_text()) for path in files}
     readme = _ROOT / 'README.md'
-    text = readme.read_text()
-    updated = insert(text, table)
-    if updated is None:
-        print(table)
-    elif not args.check:
+    text = updated = readme.read_text()
+    for table, *markers in (
+        (render(documents), START, END),
+        (render_plans(documents), PLAN_START, PLAN_END),
+    ):
+        inserted = insert(updated, table, *markers)
+        if inserted is None:
+            print(table)
+        updated = inserted or updated
+    if not args.check:
         readme.write_text(updated)
     elif updated != text:
         print(
-            "error: README.md's speed table is not that of benchmarks/results; run "
+            'error: a table in README.md is not that of benchmarks/results; run '
             'python benchmarks/table.py',
             file=sys.stderr,
         )
@@ -59,10 +67,10 @@ def main() -> int:
     return 0
 
 
-def insert(readme: str, table: str) -> str | None:
+def insert(readme: str, table: str, start: str = START, end: str = END) -> str | None:
     """The text with the table between its markers; None if it has no markers."""
-    place = re.compile(f'{re.escape(START)}.*{re.escape(END)}', re.DOTALL)
-    text, count = place.subn(lambda _: f'{START}\n{table}\n{END}', readme)
+    place = re.compile(f'{re.escape(start)}.*{re.escape(end)}', re.DOTALL)
+    text, count = place.subn(lambda _: f'{start}\n{table}\n{end}', readme)
     return text if count else None
 
 
@@ -84,6 +92,45 @@ def render(documents: Mapping[str, Mapping[str, Any]]) -> str:
     lines = [_line(_HEADER), _line('---' for _ in _HEADER), *map(_line, rows), '']
     lines += [f'- `{name}`: `{document["command"]}`' for name, document in documents.items()]
     return '\n'.join(lines)
+
+
+def render_plans(documents: Mapping[str, Mapping[str, Any]]) -> str:
+    """What compilers plan for a whole step, in Markdown, and the list of commands."""
+    documents = {
+        name: document
+        for name, document in documents.items()
+        if document['benchmark'] in ('gpu_compile', 'tpu_compile')
+    }
+    header = ('compiled for', 'size', 'pairs a chip', 'type', 'kernels', 'GB: convolutions')
+    header += ('all else', 'memory alone', 'Mcycles', 'of the peak', 'temporaries')
+    results = [result for document in documents.values() for result in document['results']]
+    rows = [_plan_row(result) for result in results if 'error' not in result]
+    lines = [_line(header), _line('---' for _ in header), *map(_line, rows), '']
+    lines += [f'- `{name}`: `{document["command"]}`' for name, document in documents.items()]
+    return '\n'.join(lines)
+
+
+def _plan_row(result: Mapping[str, Any]) -> list[str]:
+    def cell(name: str, unit: float, digits: int, suffix: str = '') -> str:
+        value = result.get(name)
+        return '' if value is None else f'{value / unit:.{digits}f}{suffix}'
+
+    chip = result['device'] if 'card' in result else f'TPU {result["topology"]}'
+    names = [chip, *(name for name in ('remat',) if result.get(name))]
+    names += [result['what']] if result.get('what', 'train_step') != 'train_step' else []
+    return [
+        ', '.join(names),
+        str(result['size']),
+        str(result['batch'] // result.get('devices', 1)),
+        result['dtype'],
+        cell('kernels', 1, 0),
+        cell('convolution_bytes', 1e9, 1),
+        cell('other_bytes', 1e9, 1),
+        cell('memory_alone_seconds', 1e-3, 1, ' ms'),
+        cell('cycles', 1e6, 1),
+        cell('share_of_peak', 1e-2, 1, ' %'),
+        f'{result["memory_bytes"]["temporaries"] / 1e9:.1f} GB',
+    ]
 
 
 def _line(cells: Iterable[str]) -> str:

@@ -1,12 +1,16 @@
-"""Compiles the training step for TPUs, without a TPU: memory, operations, collectives.
+"""Compiles the training step for TPUs, without a TPU: cycles, memory, operations, collectives.
 
     python benchmarks/tpu_compile.py [--topology=v5e:1x1,v5e:4x4,v5p:4x4x4] [--size=256]
+    python benchmarks/tpu_compile.py --topology=v5e:1x1 --what=generator_gradient --breakdown
 
 A topology is a generation and the chips along each side of a slice. The program is the one that
 main.py runs. libtpu compiles it, which comes with `pip install "jax[tpu]"` and needs nothing but a
 CPU and time: tens of minutes for all three. Numbers are of one device, which is a chip (of v4
 and 7x, half a chip); operations are counted by XLA. Devices should exchange every gradient and
 metric once, by all-reduce, and nothing else; where it is otherwise, it is said.
+
+Cycles are the compiler's own estimates for each instruction, summed as if one followed the other.
+They are a plan, not a time: compare them with each other only.
 """
 
 import argparse
@@ -20,25 +24,23 @@ import time
 from collections.abc import Iterator
 
 import measure
+import plan
 from compiled import collectives, flops, in_words, memory
+
+# Clock in Hz and operations a second of a chip in bfloat16, as published.
+_PEAKS = {'v5e': (1.5e9, 197e12)}
 
 
 def main() -> int:
     parser = measure.parser(__doc__)
-    add, number = parser.add_argument, measure.whole_number
-    add(
+    parser.add_argument(
         '--topology',
         type=_names,
         default='v5e:1x1,v5e:4x4,v5p:4x4x4',
         metavar='NAME,...',
         help='slices to compile for',
     )
-    add('--size', type=number, default='256', metavar='N', help='side of the images')
-    add('--batch-per-chip', type=number, default='1', metavar='N', help='images of each domain')
-    add('--width', type=number, default='64', metavar='N', help='channels of the first layer')
-    add('--blocks', type=number, default='9', metavar='N', help='residual blocks')
-    add('--dtype', default='bfloat16', choices=('float32', 'bfloat16'), help='of convolutions')
-    add('--remat', action='store_true', help='config.generator.remat')
+    plan.add_options(parser)
     args = parser.parse_args()
     if importlib.util.find_spec('libtpu') is None:
         parser.error(
@@ -63,7 +65,8 @@ def main() -> int:
 
     results = []
     print(
-        'topology  devices  compile s    TFLOP  MiB: arguments  temporaries    total  collectives'
+        'topology  devices  compile s    TFLOP  Mcycles  of peak  MiB: arguments  temporaries  '
+        '  total  collectives'
     )
     for topology, devices in slices.items():
         try:
@@ -74,6 +77,9 @@ def main() -> int:
             print(f'{topology}: {line}', file=sys.stderr)
         else:
             print(_line(result), flush=True)
+            for title in ('by_kind', 'by_layer') if args.breakdown else ():
+                print(f'Mcycles {title.replace("_", " ")}:')
+                print(*plan.in_lines(result[title], 1e6), sep='\n', flush=True)
             for complaint in _complaints(result):
                 print(complaint, file=sys.stderr)
         results.append(result)
@@ -102,50 +108,43 @@ def _devices(topology: str) -> list:
 
 def _compile(args: argparse.Namespace, topology: str, devices: list) -> dict:
     import jax
-    from workloads_jax import build_step
 
-    batch = args.batch_per_chip * len(devices)
-    _, program = build_step(
-        devices,
-        size=args.size,
-        batch=batch,
-        dtype=args.dtype,
-        width=args.width,
-        blocks=args.blocks,
-        remat=args.remat,
-    )
-    lowered = program.step.lower(program.state, program.batch)
+    lowered, parameters = plan.lower(args, devices)
     start = time.perf_counter()
     compiled = lowered.compile()
     compile_seconds = time.perf_counter() - start
-    parameters = jax.tree.leaves((program.state.generators, program.state.discriminators))
-    metrics = lowered.out_info[1]
+    hlo = compiled.as_text()
+    instructions = list(plan.instructions(hlo))
+    cycles = sum(instruction.cycles for instruction in instructions)
+    count = flops(compiled)
+    clock, peak = _PEAKS.get(topology.partition(':')[0], (None, None))
     return {
         'topology': topology,
         'devices': len(devices),
         'device': devices[0].device_kind,
-        'batch': batch,
-        'size': args.size,
-        'width': args.width,
-        'blocks': args.blocks,
-        'dtype': args.dtype,
-        'remat': args.remat,
+        'batch': args.batch_per_chip * len(devices),
+        **plan.facts(args),
         'framework': f'jax {jax.__version__}, libtpu {importlib.metadata.version("libtpu")}',
         'compile_seconds': compile_seconds,
-        'flops': flops(compiled),
+        'flops': count,
+        'cycles': cycles,
+        'share_of_peak': count / (peak * cycles / clock) if clock and cycles else None,
+        'by_kind': plan.sums(instructions, lambda i: i.kind, lambda i: i.cycles),
+        'by_layer': plan.sums(instructions, lambda i: i.layer, lambda i: i.cycles),
         'memory_bytes': memory(compiled),
-        'collectives': collectives(compiled.as_text()),
-        'gradient_values': sum(leaf.size for leaf in parameters),
-        'metric_values': len(metrics),
+        'collectives': collectives(hlo),
+        'gradient_values': sum(leaf.size for leaf in jax.tree.leaves(parameters)),
+        'metric_values': len(lowered.out_info[1]) if args.what == 'train_step' else 0,
     }
 
 
 def _line(result: dict) -> str:
     arguments, temporaries, total = (size / 2**20 for size in result['memory_bytes'].values())
+    share = '' if result['share_of_peak'] is None else f'{result["share_of_peak"]:.1%}'
     return (
         f'{result["topology"]:9} {result["devices"]:7} {result["compile_seconds"]:10.0f} '
-        f'{result["flops"] / 1e12:8.3f} {arguments:15.0f} {temporaries:12.0f} {total:8.0f}  '
-        f'{in_words(result["collectives"])}'
+        f'{result["flops"] / 1e12:8.3f} {result["cycles"] / 1e6:8.1f} {share:>8} '
+        f'{arguments:15.0f} {temporaries:12.0f} {total:8.0f}  {in_words(result["collectives"])}'
     )
 
 

@@ -10,6 +10,7 @@ import pytest
 from cyclegan_jax import sharding
 
 sys.path.append(str(Path(__file__).parents[1] / 'benchmarks'))
+import plan
 import scaling
 import tpu_compile
 from compiled import collectives, flops, in_words, memory
@@ -139,3 +140,36 @@ def test_tpu_compile_complains_of_what_is_more_than_the_gradients():
     )
     [complaint] = complaints(**{'all-reduce': total, 'all-to-all': {**total, 'count': 2}})
     assert complaint == 'v5e:4x4: beside all-reduces there are 2 all-to-all, 0.00 MiB'
+
+
+HLO = """HloModule jit_step
+
+%fused (param_0: bf16[8,4], param_1: f32[4]) -> f32[4] {
+  %param_0 = bf16[8,4]{1,0} parameter(0)
+  %slice.1 = bf16[1,4]{1,0} slice(%param_0), slice={[0:1], [0:4]}
+  %param_1 = f32[4]{0} parameter(1)
+  ROOT %add.1 = f32[4]{0} add(%param_1, %param_1)
+}
+
+ENTRY %main (x: bf16[8,4], y: f32[4]) -> (f32[4], bf16[8,4]) {
+  %x = bf16[8,4]{1,0} parameter(0)
+  %y = f32[4]{0} parameter(1)
+  %fusion.1 = f32[4]{0} fusion(%x, %y), kind=kLoop, calls=%fused, metadata={op_name="jit(f)/block_3/conv_0/add"}, backend_config={"estimated_cycles":"70"}
+  %conv = (bf16[8,4]{1,0}, u8[16]{0}) custom-call(%x, %fusion.1), custom_call_target="__cudnn$convForward", metadata={op_name="jit(f)/in/jit(conv)/conv_general_dilated"}, backend_config={"estimated_cycles":"30"}
+  %part = bf16[8,4]{1,0} get-tuple-element(%conv), index=0
+  ROOT %tuple = (f32[4]{0}, bf16[8,4]{1,0}) tuple(%fusion.1, %part)
+}
+"""  # noqa: E501
+
+
+def test_a_plan_is_read_instruction_by_instruction():
+    """Of `x` the fusion reads one row: 8 of its 64 bytes."""
+    assert list(plan.instructions(HLO)) == [
+        plan.Instruction('fusion', 'add', 'block_3/conv_0', False, 8 + 16 + 16, 70),
+        plan.Instruction('custom-call', 'conv_general_dilated', 'in', True, 64 + 16 + 64 + 16, 30),
+    ]
+    totals = plan.sums(plan.instructions(HLO), lambda i: i.layer, lambda i: i.cycles)
+    assert totals == {'block_3/conv_0': 70, 'in': 30}
+    first, rest = plan.in_lines(totals, unit=10, most=1)
+    assert first.split() == ['7.00', '70%', 'block_3/conv_0']
+    assert rest.split() == ['3.00', '30%', 'all', 'others']

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from jax import lax
 
 from cyclegan_jax import ops
-from cyclegan_jax.ops import convolution, cpu, winograd
+from cyclegan_jax.ops import convolution, cpu, norm, tpu, winograd
 
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -42,7 +43,8 @@ CONVOLUTIONS = [  # window, stride, padding, input and output channels
     (1, 1, (0, 0), 3, 5),
     (3, 1, (0, 0), 3, 5),
     (4, 1, (0, 0), 5, 3),
-    (7, 1, (0, 0), 5, 3),
+    (7, 1, (0, 0), 5, 3),  # on a TPU by tiles, which do not fit; so are the gradients of the next
+    (7, 1, (0, 0), 3, 5),
     (3, 1, (1, 1), 3, 5),
     (4, 1, (2, 1), 3, 5),
     (3, 2, (1, 1), 3, 5),
@@ -65,17 +67,21 @@ def expected(size, stride, padding, inputs, outputs):
     return with_gradients(plain, *arrays((2, 9, 12, inputs), (size, size, inputs, outputs)))
 
 
-@pytest.fixture(scope='module', params=['cpu', 'cpu, arrays beyond its cache', 'accelerator'])
+FORMS = ['cpu', 'cpu, arrays beyond its cache', 'default', 'cuda', 'tpu']
+
+
+@pytest.fixture(scope='module', params=FORMS)
 def form(request):
     """The forms of a convolution, and of its gradients, that a platform can get."""
 
-    def elsewhere(on_cpu, elsewhere, *arrays, **static):
-        return elsewhere(*arrays, **static)
+    def elsewhere(default, *arrays, static, **forms):
+        return forms.get(request.param, default)(*arrays, **static)
 
     jax.clear_caches()  # of traces of another form
     with pytest.MonkeyPatch.context() as patch:
-        if request.param == 'accelerator':
-            patch.setattr(convolution, '_by_platform', elsewhere)
+        patch.setattr(tpu, '_BATCH', 1)
+        if not request.param.startswith('cpu'):
+            patch.setattr(convolution, 'by_platform', elsewhere)
         elif request.param != 'cpu':
             patch.setattr(cpu, '_QUICK_VALUES', 0)
         yield request.param
@@ -92,7 +98,7 @@ def test_conv_is_the_convolution(form, size, stride, padding, inputs, outputs):
 
     wanted = expected(size, stride, padding, inputs, outputs)
     assert_same(with_gradients(conv, x, kernel), wanted)
-    if form == 'accelerator':
+    if not form.startswith('cpu'):
         text = str(jax.make_jaxpr(jax.grad(lambda *a: conv(*a).sum(), (0, 1)))(x, kernel))
         assert 'platform_index' not in text, 'its own form was traced, not a choice'
 
@@ -131,8 +137,22 @@ def test_winograd_is_the_unpadded_convolution(height, width):
     assert_same_with_gradients(by_winograd, plain, x, kernel)
 
 
+def test_winograd_can_be_switched_off(monkeypatch):
+    x, kernel = arrays((1, 6, 6, 256), (3, 3, 256, 256))
+    exact = reference(x, kernel, 1, ((0, 0), (0, 0)))
+
+    def error():
+        jax.clear_caches()  # it is looked at while tracing
+        return np.abs(ops.conv(x, kernel, 1, ((0, 0), (0, 0))) - exact).max()
+
+    with_winograd = error()
+    monkeypatch.setenv('CYCLEGAN_JAX_WINOGRAD', '0')
+    assert error() < with_winograd / 4
+    jax.clear_caches()
+
+
 @pytest.mark.parametrize('size', [3, 4])
-def test_up_conv_spreads_each_pixel_over_its_window(size):
+def test_up_conv_spreads_each_pixel_over_its_window(form, size):
     """The definition: every input pixel adds itself times the kernel at twice its position."""
     x, kernel = arrays((2, 5, 4, 3), (size, size, 3, 2))
 
@@ -176,6 +196,88 @@ def test_instance_norm_keeps_its_statistics_in_float32():
     y = ops.instance_norm((x + 3).astype(jnp.bfloat16))
     assert y.dtype == jnp.bfloat16
     assert abs(float(y.astype(jnp.float32).mean())) < 2e-3
+
+
+def plain_norm(x, slope, pad):
+    """The definition, with the gradient that jax derives."""
+    y = x.astype(jnp.float32)
+    y = y - jnp.mean(y, axis=(1, 2), keepdims=True)
+    variance = jnp.mean(jnp.square(y), axis=(1, 2), keepdims=True)
+    y = (y * lax.rsqrt(variance + 1e-5)).astype(x.dtype)
+    y = y if slope == 1 else nn.leaky_relu(y, slope) if slope else nn.relu(y)
+    return jnp.pad(y, ((0, 0), (pad, pad), (pad, pad), (0, 0)), mode='reflect')
+
+
+@pytest.mark.parametrize(('slope', 'pad'), [(1.0, 0), (0.0, 1), (0.2, 3)])
+@pytest.mark.parametrize(('dtype', 'tolerance'), [('float32', 1e-6), ('bfloat16', 8e-3)])
+def test_instance_norm_and_its_gradient_are_those_of_the_definition(slope, pad, dtype, tolerance):
+    [x] = arrays((2, 7, 4, 3))
+    x = (3 * x + 10).astype(dtype)
+
+    def results(function):
+        y, pullback = jax.vjp(jax.jit(function), x)
+        return y, *pullback(jax.random.normal(jax.random.key(9), y.shape).astype(dtype))
+
+    got = results(lambda x: ops.instance_norm(x, slope=slope, pad=pad))
+    for ours, theirs in zip(got, results(lambda x: plain_norm(x, slope, pad)), strict=True):
+        assert ours.dtype == theirs.dtype
+        ours, theirs = np.float32(ours), np.float32(theirs)
+        np.testing.assert_allclose(ours, theirs, atol=tolerance * np.abs(theirs).max())
+
+
+@pytest.mark.parametrize('slope', [0.0, 0.2])
+def test_the_gradient_of_a_flat_image_is_the_definitions(slope):
+    """All of it lies where the activation has its corner."""
+    x = jnp.full((1, 4, 4, 2), 7.0)
+    wanted = jax.grad(lambda x: jnp.sum(plain_norm(x, slope, 1)[:, 0]))(x)
+    got = jax.grad(lambda x: jnp.sum(ops.instance_norm(x, slope, 1)[:, 0]))(x)
+    np.testing.assert_allclose(got, wanted, atol=1e-3 * max(np.abs(wanted).max(), 1))
+
+
+def worst_images():
+    """Where sums of squares cancel: one pixel, or the row that is measured from, far off all."""
+    noise = np.random.default_rng(0).normal(size=(64, 48))
+    corner, row = 0.01 * noise, 0.01 * noise
+    corner[0, 0], row[0] = 1000, 1000
+    return {'flat': 1000 + 0.01 * noise, 'one corner': corner, 'one row': row}
+
+
+@pytest.mark.parametrize('name', worst_images())
+def test_the_variance_is_exact_in_the_worst_case(name):
+    x = worst_images()[name].astype(np.float32)
+    mean, variance = jax.jit(norm._in_one_pass)(x[None, :, :, None])
+    np.testing.assert_allclose(variance.item(), np.var(x, dtype=np.float64), rtol=64 * 2**-21)
+    rounding = 2**-22 * np.abs(x).max()
+    np.testing.assert_allclose(mean.item(), x.mean(dtype=np.float64), atol=rounding, rtol=0)
+
+
+@pytest.mark.parametrize('slope', [0.0, 0.2])
+def test_each_platforms_norm_is_the_same(slope, monkeypatch):
+    [x] = arrays((2, 7, 4, 3))
+
+    def results():
+        jax.clear_caches()  # of traces of another form
+        y, pullback = jax.vjp(lambda x: ops.instance_norm(x, slope=slope, pad=1), x)
+        return y, *pullback(jnp.cos(y))
+
+    wanted = results()
+    for platform in ('default', 'cuda'):
+        chosen = lambda default, *xs, static, **forms: forms.get(platform, default)(*xs, **static)  # noqa: B023
+        monkeypatch.setattr(norm, 'by_platform', chosen)
+        for ours, theirs in zip(results(), wanted, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-5)
+    jax.clear_caches()
+
+
+@pytest.mark.parametrize('width', [0, 1, 3])
+def test_reflect_pad_has_a_form_and_a_gradient_for_each_platform(width):
+    [x] = arrays((2, 7, 4, 3))
+    wanted, pullback = jax.vjp(lambda x: norm._mirror(x, width), x)
+    np.testing.assert_array_equal(norm._mirror_by_index(x, width), wanted)
+    got, own_pullback = jax.vjp(lambda x: ops.reflect_pad(x, width), x)
+    np.testing.assert_array_equal(got, wanted)
+    [gradient] = arrays(wanted.shape)
+    np.testing.assert_allclose(own_pullback(gradient)[0], pullback(gradient)[0], atol=1e-6)
 
 
 def test_winograd_serves_bfloat16_too():

@@ -35,7 +35,7 @@ class PatchDiscriminator(Described):
         for i in range(1, self.num_layers + 1):
             stride = 2 if i < self.num_layers else self.last_stride
             x = conv(self.width * min(2**i, 8), stride=stride, name=f'conv_{i}')(x)
-            x = nn.leaky_relu(instance_norm(x), 0.2)
+            x = instance_norm(x, slope=0.2)
         x = conv(1, padding=self.last_padding, bias=True, name='out')(x)
         return x.astype(jnp.float32)
 
@@ -126,7 +126,7 @@ class PixelDiscriminator(Described):
     def __call__(self, x: Array) -> Array:
         conv = functools.partial(Conv, kernel=1, dtype=self.dtype)
         x = nn.leaky_relu(conv(self.width, bias=True, name='conv_0')(x), 0.2)
-        x = nn.leaky_relu(instance_norm(conv(self.width * 2, name='conv_1')(x)), 0.2)
+        x = instance_norm(conv(self.width * 2, name='conv_1')(x), slope=0.2)
         return conv(1, bias=True, name='out')(x).astype(jnp.float32)
 
     torch_code = TORCH_CODE

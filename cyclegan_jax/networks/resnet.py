@@ -23,10 +23,13 @@ class ResNetBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         conv = functools.partial(Conv, x.shape[-1], 3, dtype=self.dtype)
-        y = nn.relu(instance_norm(conv(name='conv_0')(reflect_pad(x, 1))))
-        y = nn.Dropout(self.dropout, deterministic=not train)(y)
-        y = instance_norm(conv(name='conv_1')(reflect_pad(y, 1)))
-        return x + y
+        y = conv(name='conv_0')(reflect_pad(x, 1))
+        if self.dropout:
+            y = nn.Dropout(self.dropout, deterministic=not train)(instance_norm(y, slope=0))
+            y = reflect_pad(y, 1)
+        else:
+            y = instance_norm(y, slope=0, pad=1)
+        return x + instance_norm(conv(name='conv_1')(y))
 
 
 class ResNetGenerator(Described):
@@ -49,10 +52,10 @@ class ResNetGenerator(Described):
     def __call__(self, x: Array, train: bool = False) -> Array:
         conv = functools.partial(Conv, dtype=self.dtype)
         block = nn.remat(ResNetBlock, static_argnums=2) if self.remat else ResNetBlock
-        x = nn.relu(instance_norm(conv(self.width, 7, name='in')(reflect_pad(x, 3))))
+        x = instance_norm(conv(self.width, 7, name='in')(reflect_pad(x, 3)), slope=0)
         for i in range(2):
             down = conv(self.width * 2 ** (i + 1), 3, stride=2, padding=1, name=f'down_{i}')
-            x = nn.relu(instance_norm(down(x)))
+            x = instance_norm(down(x), slope=0)
         for i in range(self.num_blocks):
             x = block(self.dropout, self.dtype, name=f'block_{i}')(x, train)
         for i in range(2):
@@ -62,8 +65,8 @@ class ResNetGenerator(Described):
                 x = conv(features, 3, padding=1, name=name)(x)
             else:
                 x = conv(features, 3, up=True, name=name)(x)
-            x = nn.relu(instance_norm(x))
-        x = conv(self.channels, 7, bias=True, name='out')(reflect_pad(x, 3))
+            x = instance_norm(x, slope=0, pad=0 if i == 0 else 3)
+        x = conv(self.channels, 7, bias=True, name='out')(x)
         return jnp.tanh(x.astype(jnp.float32))
 
     size_multiple = 4

@@ -5,14 +5,14 @@ in.
 """
 
 import functools
-from collections.abc import Callable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cyclegan_jax.ops import cpu
+from cyclegan_jax.ops import cpu, gpu, tpu
+from cyclegan_jax.ops.platform import by_platform
 
 Array = jax.Array
 
@@ -27,7 +27,8 @@ def conv(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Array:
     Accelerators have a fast form of it, CPUs have not: see `cpu`, which makes the whole step 1.8
     times faster there.
     """
-    return _by_platform(cpu.convolve, cpu.plain, x, kernel, stride=stride, padding=padding)
+    static = {'stride': stride, 'padding': padding}
+    return by_platform(cpu.plain, x, kernel, cpu=cpu.convolve, tpu=tpu.convolve, static=static)
 
 
 def _conv_fwd(x, kernel, stride, padding):
@@ -36,21 +37,13 @@ def _conv_fwd(x, kernel, stride, padding):
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _conv_bwd(stride, padding, residuals, gradient):
-    forms = cpu.gradients, _plain_gradients
-    return _by_platform(*forms, *residuals, gradient, stride=stride, padding=padding)
+    static = {'stride': stride, 'padding': padding}
+    forms = {'cpu': cpu.gradients, 'cuda': gpu.gradients, 'tpu': tpu.gradients}
+    return by_platform(_plain_gradients, *residuals, gradient, static=static, **forms)
 
 
 def _plain_gradients(x, kernel, gradient, **static):
     return jax.vjp(functools.partial(cpu.plain, **static), x, kernel)[1](gradient)
-
-
-def _by_platform(on_cpu: Callable, elsewhere: Callable, *arrays: Array, **static):
-    """The one place where a form is chosen: by the platform that a program is compiled for."""
-    return lax.platform_dependent(
-        *arrays,
-        cpu=functools.partial(on_cpu, **static),
-        default=functools.partial(elsewhere, **static),
-    )
 
 
 conv.defvjp(_conv_fwd, _conv_bwd)
@@ -67,6 +60,10 @@ def up_conv(x: Array, kernel: Array) -> Array:
     about a second for one layer on a CPU. It is written here as the kernel gradient of the strided
     convolution that this layer is the transpose of, with the roles of input and output exchanged.
     """
+    return by_platform(_up_conv, x, kernel, cuda=gpu.up_convolve, static={})
+
+
+def _up_conv(x: Array, kernel: Array) -> Array:
     size = kernel.shape[0]
     padding = ((size // 2, 2),) * 2  # 3x3: one output pixel more at the far side; 4x4: symmetric
     return lax.conv_general_dilated(
