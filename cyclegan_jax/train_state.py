@@ -34,7 +34,9 @@ class TrainState:
     discriminator_opt: optax.OptState
     pools: dict[str, ImagePool]
     key: Array
-    average: dict = flax.struct.field(metadata={'later': lambda fields: fields['generators']})
+    average: dict = flax.struct.field(
+        default_factory=dict, metadata={'later': lambda fields: fields['generators']}
+    )
 
     @property
     def shown(self) -> dict:
