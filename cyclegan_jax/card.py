@@ -1,7 +1,6 @@
 """The model card of an export: README.md, and the pictures in it, made from what the run kept."""
 
 import json
-import shutil
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -40,7 +39,7 @@ def write(folder: Path, format: str, networks: Networks, about: About, note: str
     """
     if about.samples and about.samples.resolve() != (folder / SAMPLES).resolve():
         with storage.whole(folder / SAMPLES) as temporary:
-            shutil.copyfile(about.samples, temporary)
+            temporary.write_bytes(about.samples.read_bytes())
     if format == 'safetensors' and about.run:
         config = folder / 'config.json'
         storage.write_json(config, storage.read_json(config) | {RUN: about.run})

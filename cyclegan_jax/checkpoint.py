@@ -10,8 +10,9 @@ there before:
 4. `checkpoints.json` notes, beside the directory, that there was one.
 5. Older ones are renamed to `<step>.tmp`, and deleted.
 
-orbax's own Checkpointer cannot keep this order: what its PreservationPolicy gives up, it deletes
-as soon as it has renamed the next.
+In a bucket the order is the same; `checkpoint_folders` says what stands for the renaming. orbax's
+own Checkpointer cannot keep this order: what its PreservationPolicy gives up, it deletes as soon as
+it has renamed the next.
 
 Which checkpoint is the best so far stands in the metadata of each, and so is committed with it.
 """
@@ -19,8 +20,6 @@ Which checkpoint is the best so far stands in the metadata of each, and so is co
 import contextlib
 import functools
 import math
-import re
-import shutil
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -30,9 +29,10 @@ import jax
 from absl import logging
 
 from cyclegan_jax import checkpoint_format, hosts, manifest
-from cyclegan_jax.checkpoint_format import CheckpointError, DamagedError
+from cyclegan_jax.checkpoint_folders import open_folders
+from cyclegan_jax.checkpoint_format import CheckpointError, DamagedError, Saved
 from cyclegan_jax.errors import check_at_least, describe, shortlist
-from cyclegan_jax.storage import check_writable, flush, free, write_json
+from cyclegan_jax.storage import absolute, as_path, check_writable, free, in_bucket, write_json
 
 _MOST_FILES = 100  # and folders, in a checkpoint; there are about 50
 
@@ -45,28 +45,34 @@ class Checkpoints(contextlib.AbstractContextManager):
     With several processes all make the same calls, on a directory that they share, of which
     process 0 alone decides what is there. `save`, `newest_good` and `restore` change the directory
     and belong to the run that trains. The other methods only read, and may be called beside it.
+
+    Args:
+      before_commit: called on process 0 before a new one counts, which it does not if this raises.
     """
 
-    def __init__(self, directory: str | Path, *, keep: int = 2):
+    def __init__(self, directory: str | Path, *, keep: int = 2, before_commit=lambda: None):
         check_at_least('keep_checkpoints', keep, 1)
-        self.directory = Path(directory).absolute()
+        self.directory = absolute(as_path(directory))
+        self._folders = open_folders(self.directory)
+        self._path = self._folders.path
+        self._before_commit = before_commit
         self._note = self.directory.with_name(f'{self.directory.name}.json')
         self._keep = keep
         self._worker = ThreadPoolExecutor(1, 'checkpoint')
         self._pending: Future | None = None
         self._verified: int | None = None  # just now, so that its files are not hashed again
+        self._saved: Saved | None = None  # what it says, so that it is not read again
 
     def steps(self) -> list[int]:
         """Steps of the checkpoints that are there, oldest first."""
-        names = [path.name for path in self.directory.glob('[0-9]*') if path.is_dir()]
-        return sorted(int(name) for name in names if re.fullmatch('0|[1-9][0-9]*', name))
+        return self._folders.steps()
 
     def latest(self) -> int | None:
         return max(self.steps(), default=None)
 
     def metadata(self, step: int) -> dict:
         """What was saved as metadata with `step`."""
-        return checkpoint_format.inspect(self._path(step)).metadata
+        return self._inspect(step).metadata
 
     def best_record(self) -> dict | None:
         """{'step', ...}: what was given to `save` with the best checkpoint, if it is there."""
@@ -98,7 +104,8 @@ class Checkpoints(contextlib.AbstractContextManager):
         self.wait()  # process 0 has, to tell the others if it failed
         record = {'step': step, **best} if best is not None else self.best_record()
         with self._writing(step, size):
-            response = checkpoint_format.write(self._unfinished(step), state, metadata, record)
+            path = self._folders.unfinished(step)
+            response = checkpoint_format.write(path, state, metadata, record)
         self._pending = self._worker.submit(self._finish, step, size, response.result)
 
     def check(self) -> None:
@@ -147,12 +154,11 @@ class Checkpoints(contextlib.AbstractContextManager):
             programs lack says what it is there: its metadata have 'later', a function of the other
             fields, by name. The arrays are copied, and placed.
         """
-        step, self._verified = self.newest_good(), None
-        if step is None:
+        if (step := self.newest_good()) is None:
             return None
-        saved = checkpoint_format.inspect(self._path(step))
-        state = checkpoint_format.load(saved, abstract_state)
-        return state, saved.metadata, step
+        saved = self._inspect(step)
+        self._verified = self._saved = None
+        return checkpoint_format.load(saved, abstract_state), saved.metadata, step
 
     def restore_networks(
         self,
@@ -179,7 +185,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             )
         for candidate in self._sound(step):
             try:
-                saved = checkpoint_format.inspect(self._path(candidate))
+                saved = self._inspect(candidate)
                 params = checkpoint_format.load_networks(saved, discriminators, weights, shapes)
             except DamagedError as error:
                 self._pass_over(candidate, error)
@@ -187,20 +193,13 @@ class Checkpoints(contextlib.AbstractContextManager):
                 return params, saved.metadata, candidate
         raise AssertionError('_sound raises where it ends')
 
-    def _path(self, step: int) -> Path:
-        return self.directory / str(step)
-
-    def _unfinished(self, step: int) -> Path:
-        return self.directory / f'{step}.tmp'
-
     def _make_ready(self, step: int, size: int) -> bool:
         """Makes room for a checkpoint; False if it is there already."""
         self.wait()
         with self._writing(step, size):
             if step in self.steps():
                 return False
-            self.directory.mkdir(parents=True, exist_ok=True)
-            self._remove_unfinished()
+            self._folders.begin(step)
             # Said here, where it is one line; from within orbax it is hundreds.
             room, files = free(self.directory)
             if room < size:
@@ -216,47 +215,44 @@ class Checkpoints(contextlib.AbstractContextManager):
                 self._commit(step)
 
     def _commit(self, step: int) -> None:
-        manifest.seal(self._unfinished(step))
-        self._unfinished(step).rename(self._path(step))
-        flush(self.directory)
+        self._before_commit()
+        manifest.seal(self._folders.unfinished(step))
+        self._folders.commit(step)
         write_json(self._note, {'newest': step})  # flushes where both are named, too
         best = (self._best_record() or {}).get('step')
         for old in self.steps()[: -self._keep]:
             if old != best:
-                # By one rename, so that no reader takes half of it for a checkpoint.
-                self._path(old).rename(self._unfinished(old))
-                shutil.rmtree(self._unfinished(old))
+                self._folders.give_up(old)
 
     @contextlib.contextmanager
     def _writing(self, step: int, size: int) -> Iterator[None]:
         try:
             yield
         except Exception as error:
-            room = f'it takes {size / 1e6:,.3f} MB'
-            with contextlib.suppress(OSError):
-                room += f', and {free(self.directory)[0] / 1e6:,.3f} MB are free'
             raise CheckpointError(
                 f'checkpoint {step} could not be written to {self.directory}: {describe(error)}; '
-                f'{room}; intact are {self.steps() or "none"}; make room, and run the same command '
-                'again.'
+                f'{self._what_to_do(size)} run the same command again.'
             ) from error
 
-    def _remove_unfinished(self) -> None:
-        for pattern in ('[0-9]*.tmp', '[0-9]*.orbax-checkpoint-tmp*'):
-            for path in self.directory.glob(pattern):
-                shutil.rmtree(path, ignore_errors=True)
+    def _what_to_do(self, size: int) -> str:
+        if in_bucket(self.directory):
+            return 'those before it are intact;'
+        room = f'it takes {size / 1e6:,.3f} MB'
+        with contextlib.suppress(OSError):
+            room += f', and {free(self.directory)[0] / 1e6:,.3f} MB are free'
+        return f'{room}; intact are {self.steps() or "none"}; make room, and'
 
     def _best_record(self, newest: float = math.inf) -> dict | None:
         steps = self.steps()
         for step in reversed([step for step in steps if step <= newest]):
             with contextlib.suppress(CheckpointError):  # that of the one before is as good
-                record = checkpoint_format.inspect(self._path(step)).best_record()
+                record = self._inspect(step).best_record()
                 return record if record and record['step'] in steps else None
         return None
 
     def _find_good(self) -> int | None:
         check_writable(self.directory)
-        self._remove_unfinished()
+        self._folders.remove_unfinished()
         for step in self._by_trust():
             try:
                 self._verify(step)
@@ -267,16 +263,17 @@ class Checkpoints(contextlib.AbstractContextManager):
                 self._set_aside(newer, 'it has no SHA256SUMS, which one before it has')
             self._best_record()  # to be told now if it cannot be read
             return step
-        if damaged := sorted(path.name for path in self.directory.glob('*.damaged')):
+        if damaged := self._folders.damaged():
             raise CheckpointError(
                 f'all checkpoints in {self.directory} are damaged: {shortlist(damaged)}; bring '
                 'back a good copy of one, or start again in another workdir.'
             )
-        if self._note.exists():
-            raise CheckpointError(
-                f'{self.directory} has no checkpoint, but {self._note} says that there were some; '
-                'bring them back, or remove that file to start again.'
-            )
+        for note in (self._note, self.directory / 'best.json'):  # the latter up to 0.1.0
+            if note.exists():
+                raise CheckpointError(
+                    f'{self.directory} has no checkpoint, but {note} says that there were some; '
+                    'bring them back, or remove that file to start again.'
+                )
         return None
 
     def _by_trust(self) -> list[int]:
@@ -310,21 +307,24 @@ class Checkpoints(contextlib.AbstractContextManager):
         known, self._verified = self._verified, None
         if step == known:
             return
+        self._saved = None
         if damaged := manifest.is_sealed(path) and manifest.first_damaged(path):
             raise DamagedError(f'{damaged} is gone or has changed since it was written.')
-        saved = checkpoint_format.inspect(path)
+        saved = self._inspect(step)
         if not manifest.is_sealed(path):
             if jax.process_count() == 1:  # orbax would wait for the others
                 checkpoint_format.check_readable(saved)
             logging.warning('%s has no SHA256SUMS: what it holds cannot be verified.', path)
+
+    def _inspect(self, step: int) -> Saved:
+        if self._saved is None or self._saved.path != self._path(step):
+            self._saved = checkpoint_format.inspect(self._path(step))
+        return self._saved
 
     def _pass_over(self, step: int, error: DamagedError) -> None:
         if self._path(step).exists():  # or else the run has just deleted it
             logging.warning('Passing over a damaged checkpoint: %s', error)
 
     def _set_aside(self, step: int, reason: object) -> None:
-        aside = self.directory / f'{step}.damaged'
-        shutil.rmtree(aside, ignore_errors=True)
-        self._path(step).rename(aside)
-        flush(self.directory)
-        logging.error('Checkpoint %d is damaged, and now called %s: %s', step, aside, reason)
+        aside = self._folders.set_aside(step)
+        logging.error('Checkpoint %d is damaged, and set aside as %s: %s', step, aside, reason)

@@ -21,6 +21,8 @@ from cyclegan_jax.errors import UserError, check_at_least, parse_flags, printabl
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    from cyclegan_jax.process import local_name, path_name
+
     parser = argparse.ArgumentParser(
         prog='python -m cyclegan_jax.evaluate',
         description=__doc__,
@@ -28,7 +30,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument_group('a training run').add_argument
-    add('--workdir', metavar='DIR', help='the run')
+    add('--workdir', type=path_name, metavar='DIR', help='the run')
     add('--step', default='latest', help='a number, latest (default) or best')
     add('--all-steps', action='store_true', help='every checkpoint that is there')
     add(
@@ -37,30 +39,54 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help='of a run with config.average: the averaged generators (default), or the last ones',
     )
     add('--paired', action='store_true', help='test images of one name show the same thing')
-    add('--save-images', metavar='DIR', help='also write the scored translations there, as PNG')
+    add(
+        '--save-images',
+        type=local_name,
+        metavar='DIR',
+        help='also write the scored translations there, as PNG',
+    )
     add('--overwrite', action='store_true', help='into a folder that holds images already')
 
     add = parser.add_argument_group('two folders of pictures').add_argument
-    add('--fake', metavar='DIR', help='translations')
-    add('--real', metavar='DIR|FILE.npz', help='real pictures of the target domain')
+    add('--fake', type=local_name, metavar='DIR', help='translations')
+    add(
+        '--real', type=local_name, metavar='DIR|FILE.npz', help='real pictures of the target domain'
+    )
     add(
         '--other-real',
+        type=local_name,
         metavar='DIR',
         help='more of them, for the floor (default: halves of --real)',
     )
-    add('--input', metavar='DIR', help='what was translated, for the ceiling')
-    add('--truth', metavar='DIR', help='the right translations, for PSNR, SSIM and L1')
+    add('--input', type=local_name, metavar='DIR', help='what was translated, for the ceiling')
+    add(
+        '--truth',
+        type=local_name,
+        metavar='DIR',
+        help='the right translations, for PSNR, SSIM and L1',
+    )
     add(
         '--save-real',
+        type=local_name,
         metavar='FILE.npz',
         help='keep the features of --real, to be used in its place',
     )
 
     add = parser.add_argument_group('two folders of label maps').add_argument
-    add('--predictions', metavar='DIR', help='predicted from translations')
-    add('--labels', metavar='DIR', help='the truth')
-    add('--untranslated', metavar='DIR', help='predicted without translation, to compare with')
-    add('--oracle', metavar='DIR', help='predicted after training on real labels: the goal')
+    add('--predictions', type=local_name, metavar='DIR', help='predicted from translations')
+    add('--labels', type=local_name, metavar='DIR', help='the truth')
+    add(
+        '--untranslated',
+        type=local_name,
+        metavar='DIR',
+        help='predicted without translation, to compare with',
+    )
+    add(
+        '--oracle',
+        type=local_name,
+        metavar='DIR',
+        help='predicted after training on real labels: the goal',
+    )
     add('--palette', default='cityscapes', help='classes and colours: cityscapes, labels, stripes')
     add(
         '--label-ids', action='store_true', help="class numbers are Cityscapes' and GTA5's labelIds"
@@ -68,11 +94,26 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
 
     add = parser.add_argument_group('scores').add_argument
     add('--metrics', help='comma-separated, of those below; default: those with a *')
-    add('--inception', metavar='FILE', help='weights of the FID network, as .pth or converted')
-    add('--save-inception', metavar='FILE.safetensors', help='only convert them, to need no torch')
+    add(
+        '--inception',
+        type=local_name,
+        metavar='FILE',
+        help='weights of the FID network, as .pth or converted',
+    )
+    add(
+        '--save-inception',
+        type=local_name,
+        metavar='FILE.safetensors',
+        help='only convert them, to need no torch',
+    )
     add('--legacy', action='store_true', help="label scores by the paper's formula")
     add('--batch-size', type=int, default=16, help='images in a call of a network (default 16)')
-    add('--output', metavar='FILE.json', help='where to write all numbers and their protocol')
+    add(
+        '--output',
+        type=local_name,
+        metavar='FILE.json',
+        help='where to write all numbers and their protocol',
+    )
     if not {'-h', '--help'}.isdisjoint(sys.argv if argv is None else argv):
         # The one thing in it that is not known at once.
         from cyclegan_jax.evaluation import scores
@@ -119,7 +160,8 @@ def _evaluate(args: argparse.Namespace) -> int:
         print(*tables, sep='\n')
         missing |= found.get('not_computed', {})
         if path:
-            Path(path).parent.mkdir(parents=True, exist_ok=True)
+            if not storage.in_bucket(path):  # there are no folders in a bucket
+                Path(path).parent.mkdir(parents=True, exist_ok=True)
             storage.write_json(path, found)
             written.append(path)
     if missing:
@@ -137,6 +179,7 @@ def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | 
     """What the flags ask for: (result, tables, where it is to be written)."""
     from cyclegan_jax import evaluation
     from cyclegan_jax.evaluation import report
+    from cyclegan_jax.storage import as_path
 
     def chosen(*names: str) -> dict:
         return {name: getattr(args, name) for name in names}
@@ -176,7 +219,8 @@ def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | 
         ):
             title = printable(args.workdir) + f', step {found["step"]}'
             tables = [report.table(f'{title}, {d}', found[d]) for d in ('a2b', 'b2a')]
-            file = Path(args.workdir, 'evaluation', f'step_{found["step"]}{suffix}.json')
+            name = f'step_{found["step"]}{suffix}.json'
+            file = as_path(args.workdir) / 'evaluation' / name
             yield found, tables, args.output or file
 
 

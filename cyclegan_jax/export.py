@@ -22,6 +22,8 @@ FORMATS = ('safetensors', 'pytorch', 'huggan', 'stablehlo', 'onnx', 'web')
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    from cyclegan_jax.process import local_name, path_name
+
     parser = argparse.ArgumentParser(
         prog='python -m cyclegan_jax.export',
         description=__doc__,
@@ -32,11 +34,18 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         '--model',
         required=True,
+        type=path_name,
         metavar='DIR|FILE|ID',
         help='workdir of a run, exported folder, .safetensors, .pth or .bin file, or user/name of '
         'the Hugging Face hub',
     )
-    add('--output', required=True, metavar='DIR', type=Path, help='made if it is not there')
+    add(
+        '--output',
+        required=True,
+        type=lambda text: Path(local_name(text)),
+        metavar='DIR',
+        help='made if it is not there',
+    )
     add('--format', default='safetensors', choices=FORMATS, help='default: safetensors')
     add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
     add(

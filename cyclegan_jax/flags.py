@@ -100,7 +100,21 @@ def parse_flags(argv: list[str]) -> list[str]:
         sys.exit(f'error: unknown argument {rest[1]!r}; a field is set as --config.field=value')
     if not _WORKDIR.value:
         sys.exit('error: --workdir is missing; name the folder of the run')
+    _check_paths()
     return rest
+
+
+def _check_paths() -> None:
+    """Before anything is imported: storage that is not read is told in the first second."""
+    from cyclegan_jax import errors, storage
+
+    config = _CONFIG.value
+    try:
+        storage.as_path(_WORKDIR.value, '--workdir')
+        storage.as_path(config.data.path, '--config.data.path')
+        storage.as_path(config.init_from, '--config.init_from')
+    except errors.UserError as error:
+        sys.exit(f'error: {error}')
 
 
 def _place(error: BaseException | None) -> str:

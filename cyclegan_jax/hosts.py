@@ -24,6 +24,7 @@ import jax
 from jax._src import distributed
 
 from cyclegan_jax.errors import UserError, describe, shortlist, tell
+from cyclegan_jax.storage import outages
 from cyclegan_jax.watch import RESTART, SILENCE, Watch, end_process
 
 _T = TypeVar('_T')
@@ -94,7 +95,7 @@ def on_first(call: Callable[[], _T], error: type[UserError] = UserError) -> _T:
     if index() == 0:
         try:
             found = call()
-        except (UserError, OSError) as raised:
+        except (UserError, OSError, *outages()) as raised:
             mistake, cause = describe(raised), raised
     text = json.dumps([found, mistake])
     if count() > 1:
@@ -156,7 +157,7 @@ def check_shared(folder: Path) -> None:
         return
     nonce = folder / on_first(lambda: f'.{secrets.token_hex(8)}.nonce')
     try:
-        on_first(nonce.touch)
+        on_first(lambda: nonce.write_bytes(b''))
         deadline = time.monotonic() + _SIGHT
         while not (seen := nonce.exists()) and time.monotonic() < deadline:
             time.sleep(0.2)

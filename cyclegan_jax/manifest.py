@@ -6,15 +6,18 @@ The list is `SHA256SUMS` in the folder itself, so that it goes where the folder 
 
 import errno
 import hashlib
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cyclegan_jax.storage import flush, whole
+from cyclegan_jax.storage import flush, in_bucket, objects, whole
 
 NAME = 'SHA256SUMS'
 
 # The file system has lost it. All else is no fault of the file: too many are open, or it belongs
 # to another user.
 _LOST = (errno.ENOENT, errno.ENOTDIR, errno.EIO)
+_READERS = 16  # files of a bucket that are read side by side
 
 
 def seal(folder: Path) -> None:
@@ -22,11 +25,13 @@ def seal(folder: Path) -> None:
 
     A loss of power can empty a file that was not flushed. So where the list is, the rest is.
     """
-    paths = sorted(folder.rglob('*'), key=lambda path: path.is_dir())  # files, then their folders
-    for path in paths:
-        flush(path)
-    names = sorted(path.relative_to(folder).as_posix() for path in paths if path.is_file())
-    lines = [f'{_sha256(folder / name)}  {name}\n' for name in names]
+    if not in_bucket(folder):
+        paths = folder.rglob('*')
+        for path in sorted(paths, key=lambda path: path.is_dir()):  # files, then their folders
+            flush(path)
+    names = sorted(_names(folder))
+    sums = zip(_sums(folder, names), names, strict=True)
+    lines = [f'{digest}  {name}\n' for digest, name in sums]
     with whole(folder / NAME) as temporary:
         temporary.write_text(''.join(lines))
 
@@ -39,19 +44,41 @@ def first_damaged(folder: Path) -> Path | None:
     """The first file that is gone or has changed since the folder was sealed."""
     path = folder / NAME
     try:
-        names = {f.relative_to(folder).as_posix() for f in folder.rglob('*') if f.is_file()}
-        lines = path.read_text(errors='replace').splitlines()
+        there = _names(folder)
+        lines = path.read_bytes().decode(errors='replace').splitlines()
         if not lines:
             return path
-        for digest, _, name in (line.partition('  ') for line in lines):
+        sums = {name: digest for digest, _, name in (line.partition('  ') for line in lines)}
+        if gone := [name for name in sums if name not in there]:
+            return folder / gone[0]
+        found = _sums(folder, sums)
+        for name, digest in sums.items():
             path = folder / name
-            if name not in names or _sha256(path) != digest:
+            if next(found) != digest:
                 return path
     except OSError as error:
-        if error.errno not in _LOST:
+        if error.errno not in _LOST and not isinstance(error, FileNotFoundError):
             raise
         return path
     return None
+
+
+def _names(folder: Path) -> set[str]:
+    """The files below a folder, as SHA256SUMS names them."""
+    if in_bucket(folder):
+        paths = objects(folder)
+    else:
+        paths = [path for path in folder.rglob('*') if path.is_file()]
+    return {path.relative_to(folder).as_posix() for path in paths}
+
+
+def _sums(folder: Path, names: Iterable[str]) -> Iterator[str]:
+    paths = [folder / name for name in names]
+    if not in_bucket(folder):
+        yield from map(_sha256, paths)
+        return
+    with ThreadPoolExecutor(_READERS) as pool:  # each is mostly a wait
+        yield from pool.map(_sha256, paths)
 
 
 def _sha256(path: Path) -> str:

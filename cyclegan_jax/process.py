@@ -1,5 +1,6 @@
 """What every command does for its process: settings before, one line and a status at the end."""
 
+import argparse
 import contextlib
 import ctypes
 import logging
@@ -12,6 +13,7 @@ from types import FrameType
 
 from absl import logging as absl_logging
 
+from cyclegan_jax import storage
 from cyclegan_jax.errors import UserError, describe, printable, tell
 
 _CACHE_BYTES = 2 * 2**30  # a whole step takes some 10 MB; what was used least goes first
@@ -37,7 +39,7 @@ def run_command(command: Callable[[], int], *, interrupted: str, out_of_memory: 
     try:
         with ends_at_once(interrupted):
             return command()
-    except (UserError, OSError) as error:  # the latter: no file, no room, no right
+    except (UserError, OSError, *storage.outages()) as error:  # no file, no room, no right, no way
         tell(f'error: {describe(error)}')
         return getattr(error, 'status', UserError.status)
     except (jax.errors.JaxRuntimeError, MemoryError) as error:
@@ -77,6 +79,24 @@ def ends_at_once(message: str) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
+
+
+def path_name(text: str) -> str:
+    """A flag's value that names a file or folder, on this machine or in a bucket."""
+    try:
+        storage.as_path(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def local_name(text: str) -> str:
+    """A flag's value that names a file or folder on this machine."""
+    try:
+        storage.check_local(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
 
 
 def _has_devices() -> bool:

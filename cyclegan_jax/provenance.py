@@ -40,7 +40,7 @@ def load(
     model: str, step: int | str | None = None, weights: str | None = None
 ) -> tuple[dict[str, Network], About]:
     """All networks of `interop.load_pretrained`, and what is known of them."""
-    path = Path(model)
+    path = storage.as_path(model, '--model')
     if is_workdir(path):
         networks, config, step = load_workdir(path, step, weights=weights, discriminators=True)
         return networks, _of_run(path, config, step, weights)
@@ -99,5 +99,6 @@ def _check(run: Mapping, where: str) -> None:
 
 
 def _public(name: str) -> str:
-    """A data set's name; of a place on a disk no more than its end."""
-    return Path(name).name if name.startswith(('/', '.', '~')) or '\\' in name else name
+    """A data set's name; of a place on a disk or in a bucket no more than its end."""
+    is_place = name.startswith(('/', '.', '~')) or '\\' in name or storage.in_bucket(name)
+    return Path(name).name if is_place else name

@@ -21,9 +21,9 @@ from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.observer import Observer
 from cyclegan_jax.program import make_networks, make_program
-from cyclegan_jax.storage import write_json
+from cyclegan_jax.storage import read_json, write_json
 from cyclegan_jax.train_state import TrainState
-from cyclegan_jax.workdir import open_workdir
+from cyclegan_jax.workdir import Workdir, open_workdir
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,18 +70,20 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     nets = make_networks(config)  # a kind that does not exist is told before images are read
     mesh = sharding.make_mesh(config.batch_size, num_devices=config.num_devices)
     checks.check_accumulate(config, mesh.size)
-    if first:
-        resources.enter_context(open_workdir(workdir))
+    opened = resources.enter_context(open_workdir(workdir)) if first else Workdir(workdir)
     hosts.check_shared(workdir)
-    checkpoints = Checkpoints(workdir / 'checkpoints', keep=config.keep_checkpoints)
+    checkpoints = Checkpoints(
+        workdir / 'checkpoints', keep=config.keep_checkpoints, before_commit=opened.copy
+    )
     hosts.resumes_from(checkpoints.latest)
     resources.callback(checkpoints.close)
     pretrained, saved = {}, {}
     if (newest := checkpoints.newest_good()) is not None:
         saved = checkpoints.metadata(newest)
         checks.check_same_config(config, saved['config'])
-    elif config.init_from:
-        pretrained = _load_pretrained(config)
+    else:
+        hosts.on_first(lambda: _check_nothing_lost(workdir, opened.files))
+        pretrained = _load_pretrained(config) if config.init_from else {}
 
     dataset = data.load(
         **config.data,
@@ -117,8 +119,8 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
 
     # From here on the workdir is this run's: what is in it may be changed.
     if first:
-        write_json(workdir / 'config.json', config.to_dict())
-    writer = log.MetricWriter(workdir, resume_step=start, active=first)
+        write_json(opened.files / 'config.json', config.to_dict())
+    writer = log.MetricWriter(opened.files, resume_step=start, active=first)
     resources.callback(writer.close)
     progress = log.Progress(total_steps, start=start, active=first)
     resources.callback(progress.close)
@@ -129,7 +131,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         )
         return None
     domains = {'a': config.domain_a, 'b': config.domain_b}
-    observer = Observer(workdir, mesh, dataset, nets, domains, scorer, writer, progress)
+    observer = Observer(opened.files, mesh, dataset, nets, domains, scorer, writer, progress)
     observer.introduce(program.state, steps_per_epoch, total_steps)
     if start:
         progress.log(f'Resuming after step {start}.')
@@ -167,6 +169,22 @@ def _make_scorer(config: ConfigDict, dataset: data.Dataset, checkpoints: Checkpo
         checkpoints.best_record(),
         config.data.name,
     )
+
+
+def _check_nothing_lost(workdir: Path, files: Path) -> None:
+    """Programs up to 0.1.0 did not note that there were checkpoints; then the log may tell.
+
+    Raises:
+      UserError: it goes past the second, which was begun only when the first was whole.
+    """
+    last = max((record['step'] for record in log.read_metrics(files)), default=0)
+    if last and (workdir / 'config.json').exists():
+        every = read_json(workdir / 'config.json').get('checkpoint_every')
+        if type(every) is int and last > 2 * every:
+            raise UserError(
+                f'{workdir} has no checkpoint, but its log goes to step {last}, and one was saved '
+                f'every {every}; bring them back, or remove metrics.jsonl to start again.'
+            )
 
 
 def _load_pretrained(config: ConfigDict) -> dict[str, dict]:

@@ -22,6 +22,7 @@ from cyclegan_jax.errors import UserError
 from cyclegan_jax.interrupt import Interrupt
 from cyclegan_jax.observer import Stopwatch, Watchdog
 from cyclegan_jax.run import Run, prepare
+from cyclegan_jax.storage import absolute, as_path
 from cyclegan_jax.train_state import TrainState
 
 
@@ -43,7 +44,7 @@ def main(config: ConfigDict, workdir: str | Path, *, multihost: bool = False) ->
         with contextlib.ExitStack() as resources:
             if multihost:
                 resources.enter_context(hosts.joined())
-            run = prepare(config, Path(workdir).absolute(), resources)
+            run = prepare(config, absolute(as_path(workdir, '--workdir')), resources)
             return loop(run) if run else 0
 
     status = process.run_command(

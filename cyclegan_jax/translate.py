@@ -16,6 +16,8 @@ from cyclegan_jax.errors import parse_flags
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
+    from cyclegan_jax.process import local_name, path_name
+
     parser = argparse.ArgumentParser(
         prog='python -m cyclegan_jax.translate',
         description=__doc__,
@@ -26,6 +28,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         '--model',
         required=True,
+        type=path_name,
         metavar='DIR|FILE|ID',
         help='workdir of a run, exported folder, .safetensors, .pth or .bin file, or user/name of '
         'the Hugging Face hub',
@@ -42,8 +45,14 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         choices=('average', 'trained'),
         help='of a run with config.average: the averaged generators (default), or the last ones',
     )
-    add('--input', required=True, metavar='FILE|DIR|GLOB', help='pictures; quote a GLOB')
-    add('--output', required=True, metavar='DIR', type=Path)
+    add(
+        '--input',
+        required=True,
+        type=local_name,
+        metavar='FILE|DIR|GLOB',
+        help='pictures; quote a GLOB',
+    )
+    add('--output', required=True, metavar='DIR', type=lambda text: Path(local_name(text)))
     add(
         '--size',
         type=_size,

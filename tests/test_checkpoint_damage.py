@@ -11,7 +11,7 @@ import jax
 import pytest
 from checkpoint_state import METADATA, abstract, equal, make, message
 
-from cyclegan_jax import checkpoint, manifest
+from cyclegan_jax import checkpoint, checkpoint_format, manifest
 from cyclegan_jax.checkpoint import CheckpointError, Checkpoints
 
 
@@ -135,6 +135,19 @@ class TestDamage:
         assert two.newest_sound() == 2
         assert two.restore_networks(2)[2] == 2
         assert hashed == ['2', '2']
+
+    def test_what_a_start_asks_of_the_newest_is_read_once(self, two, monkeypatch):
+        read, inspect = [], checkpoint_format.inspect
+        monkeypatch.setattr(
+            checkpoint_format, 'inspect', lambda p: read.append(p.name) or inspect(p)
+        )
+        step = two.newest_good()
+        assert two.metadata(step)['saved_at'] == 2
+        assert two.best_record() is None
+        assert two.restore(abstract())[1]['saved_at'] == 2
+        assert read == ['2']
+        (two.directory / '2' / '_CHECKPOINT_METADATA').write_text('')  # nor is it believed for ever
+        assert two.restore(abstract())[2] == 1
 
     def test_if_none_is_left_a_run_does_not_start_from_scratch(self, two):
         for step in (1, 2):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from checkpoint_state import METADATA, abstract, equal, make, message
 
-from cyclegan_jax import checkpoint, checkpoint_format, manifest
+from cyclegan_jax import checkpoint, checkpoint_folders, checkpoint_format, manifest
 from cyclegan_jax.checkpoint import Checkpoints
 
 
@@ -85,7 +85,7 @@ KILLS = {
     'while orbax writes': (Checkpoints, '_finish', half_written, False),
     'before the sums': (manifest, 'seal', lambda _: True, False),
     'before the rename': (Path, 'rename', lambda path, target: path.name == '3.tmp', False),
-    'after the rename': (checkpoint, 'flush', lambda _: True, True),
+    'after the rename': (checkpoint_folders, 'flush', lambda _: True, True),
     'before the note': (checkpoint, 'write_json', lambda *_: True, True),
     'before the old one goes': (Path, 'rename', lambda path, target: path.name == '2', True),
     'while the old one goes': (shutil, 'rmtree', lambda path: Path(path).name == '2.tmp', True),

@@ -373,6 +373,24 @@ def test_a_checkpoint_of_another_config_is_refused_by_field(finished, capsys):
     assert 'batch_size: checkpoint has 8, config asks 16' in message
 
 
+@pytest.mark.parametrize('trace', ['log', 'best.json'])
+def test_checkpoints_of_an_older_program_that_are_all_gone_are_missed(
+    finished, tmp_path, trace, capsys
+):
+    """Without checkpoints.json, as version 0.1.0 leaves a workdir."""
+    for name in ('config.json', 'metrics.jsonl'):
+        shutil.copy(finished / name, tmp_path)
+    if trace == 'best.json':
+        (tmp_path / 'metrics.jsonl').unlink()
+        (tmp_path / 'checkpoints').mkdir()
+        (tmp_path / 'checkpoints' / 'best.json').write_text('{}')
+    before = sorted(tmp_path.rglob('*'))
+    assert train.main(tiny(), tmp_path) == 2
+    error = capsys.readouterr().err
+    assert 'has no checkpoint, but' in error and 'bring them back, or remove' in error
+    assert sorted(tmp_path.rglob('*')) == sorted([*before, tmp_path / 'run.lock'])
+
+
 def test_a_changed_data_set_is_noticed(finished, capsys):
     config = tiny(**{'data.max_images': 24, 'schedule.num_epochs': 3})
     assert train.main(config, finished) == 2

@@ -43,8 +43,8 @@ def error_of(path):
 def test_makes_the_directory_with_its_parents(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with open_workdir('runs/deep') as workdir:
-        assert workdir == tmp_path / 'runs' / 'deep'
-        assert [entry.name for entry in workdir.iterdir()] == ['run.lock']
+        assert workdir.files == tmp_path / 'runs' / 'deep'
+        assert [entry.name for entry in workdir.files.iterdir()] == ['run.lock']
 
 
 def test_a_file_in_the_way_is_named(tmp_path):
@@ -87,7 +87,7 @@ def test_the_lock_of_a_killed_process_is_free(tmp_path, holder):
     holder.send_signal(signal.SIGKILL)
     holder.wait()
     with open_workdir(tmp_path) as workdir:
-        assert (workdir / 'run.lock').read_text().startswith(f'process {os.getpid()} on ')
+        assert (workdir.files / 'run.lock').read_text().startswith(f'process {os.getpid()} on ')
 
 
 def test_the_lock_ends_with_the_block(tmp_path):
@@ -114,5 +114,5 @@ def test_a_start_that_fails_leaves_no_new_folder(tmp_path):
     for name, content in (('old', None), ('used', 'config.json')):
         with open_workdir(tmp_path / name) as workdir:
             if content:
-                (workdir / content).touch()
+                (workdir.files / content).touch()
         assert (tmp_path / name).is_dir(), 'it was there before, or something was written'

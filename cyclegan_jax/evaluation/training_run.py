@@ -56,7 +56,7 @@ def evaluate_run(
     Raises:
       UserError: no such run or checkpoint, a data set that is gone, no score that can be computed.
     """
-    workdir, names = Path(workdir), scores.parse(metrics)
+    workdir, names = storage.as_path(workdir, '--workdir'), scores.parse(metrics)
     check_at_least('batch_size', batch_size, 1)
     config = _read_config(workdir)
     steps = _steps(workdir, step)

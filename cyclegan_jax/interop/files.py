@@ -2,6 +2,7 @@
 
 import pickle
 import tarfile
+import tempfile
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -12,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.storage import whole
+from cyclegan_jax.storage import in_bucket, whole
 
 Tensors = dict[str, np.ndarray]
 
@@ -36,6 +37,14 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
         raise UserError(f'{path} is a web page, not weights; fetch it again.')
     if start.startswith(b'version https://git-lfs'):
         raise UserError(f'{path} is a Git LFS pointer, not the weights; run `git lfs pull`.')
+    if in_bucket(path):  # the libraries want a file of this machine
+        with tempfile.TemporaryDirectory() as folder:
+            copy = Path(folder, path.name)
+            copy.write_bytes(path.read_bytes())
+            try:
+                return read_tensors(copy)
+            except UserError as error:
+                raise UserError(str(error).replace(str(copy), str(path))) from error
     if path.suffix == '.safetensors':
         return _read_safetensors(path)
     return _read_torch(path, is_zip=start.startswith(b'PK')), {}

@@ -25,7 +25,7 @@ from cyclegan_jax.interop.state_dict import (
     full_spec,
     param_shapes,
 )
-from cyclegan_jax.storage import check_fields, parse_json, write_json
+from cyclegan_jax.storage import as_path, check_fields, parse_json, write_json
 
 if TYPE_CHECKING:  # orbax takes a second to import
     from cyclegan_jax.checkpoint import Checkpoints
@@ -71,7 +71,7 @@ def load_pretrained(
     Raises:
       UserError: there is nothing to load, or it does not fit, or is not finite; one line says why.
     """
-    path = Path(model)
+    path = as_path(model, '--model')
     if is_workdir(path):
         return load_workdir(path, step, weights=weights, discriminators=discriminators)[0]
     if weights is not None:

@@ -11,6 +11,7 @@ from absl import logging
 
 from cyclegan_jax.data.sources.source import MissingSplit, Source, digest
 from cyclegan_jax.errors import UserError, shortlist
+from cyclegan_jax.storage import as_path, in_bucket, objects
 
 EXTENSIONS = (
     *('.jpg', '.jpeg', '.jpe', '.jfif', '.png', '.webp', '.tif', '.tiff', '.bmp', '.gif'),
@@ -19,11 +20,14 @@ EXTENSIONS = (
 
 
 class Folder(Source):
-    """Image files below `path`/`split`, sorted by path; `split` may lead to any other place."""
+    """Image files below `path`/`split`, sorted by path; `split` may lead to any other place.
+
+    Files in a bucket are read from there each time; one listing gives their names and sizes.
+    """
 
     def __init__(self, path: str, split: str, channels: int):
-        parent = _expand(path)
-        self._root = parent / _expand(split)
+        parent, root = _expand(path), _expand(split)
+        self._root = root if in_bucket(root) or root.is_absolute() else parent / root
         if not path and not self._root.is_dir() and not self._root.is_absolute():
             raise MissingSplit(
                 f'data.path is not set, and there is no folder {self._root} here; name the folder '
@@ -60,8 +64,9 @@ class Folder(Source):
             'folder', *((str(path.relative_to(self._root)), n) for path, n in self.files.items())
         )
 
-    def stored(self, index: int) -> Path:
-        return self._paths[index]
+    def stored(self, index: int) -> Path | bytes:
+        path = self._paths[index]
+        return path.read_bytes() if in_bucket(path) else path
 
 
 def find_duplicates(sources: Sequence[Source]) -> list[tuple[str, str]]:
@@ -93,6 +98,8 @@ def _image_files(root: Path) -> tuple[dict[Path, int], collections.Counter]:
     Returns:
       Sorted image files and their sizes in bytes, and how many others there are by suffix.
     """
+    if in_bucket(root):
+        return _image_objects(root)
 
     def fail(error: OSError):
         raise UserError(f"can't list {error.filename}: {error.strerror}") from error
@@ -122,9 +129,22 @@ def _image_files(root: Path) -> tuple[dict[Path, int], collections.Counter]:
     return dict(sorted(files.items())), others
 
 
+def _image_objects(root: Path) -> tuple[dict[Path, int], collections.Counter]:
+    """`_image_files` of a folder in a bucket."""
+    files, others = {}, collections.Counter()
+    for path, size in objects(root).items():
+        if any(part.startswith('.') for part in path.relative_to(root).parts):
+            continue
+        if (suffix := path.suffix.lower()) in EXTENSIONS:
+            files[path] = size
+        else:
+            others[suffix] += 1
+    return files, others
+
+
 def _expand(path: str) -> Path:
     # That of Path raises where there is no such user, or no home.
-    return Path(os.path.expanduser(path))  # noqa: PTH111
+    return as_path(os.path.expanduser(path), 'data.path or a split')  # noqa: PTH111
 
 
 def _found(folder: Path) -> str:
