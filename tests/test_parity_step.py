@@ -140,6 +140,7 @@ def test_twenty_updates_follow_pytorch():
         discriminator_opt=optimizer.init(discriminators),
         pools={d: ImagePool.create(POOL_SIZE, (1, SIDE, SIDE, 3)) for d in 'ab'},
         key=jax.random.key(7),
+        average={},
     )
     step = jax.jit(make_train_step(networks, optimizer, LOSS, pair_calls=False))
 
