@@ -99,12 +99,13 @@ def render_plans(documents: Mapping[str, Mapping[str, Any]]) -> str:
     documents = {
         name: document
         for name, document in documents.items()
-        if document['benchmark'] in ('gpu_compile', 'tpu_compile')
+        if any('kernels' in result or 'cycles' in result for result in document['results'])
     }
     header = ('compiled for', 'size', 'pairs a chip', 'type', 'kernels', 'GB: convolutions')
     header += ('all else', 'memory alone', 'Mcycles', 'of the peak', 'temporaries')
     results = [result for document in documents.values() for result in document['results']]
-    rows = [_plan_row(result) for result in results if 'error' not in result]
+    # Results that tell of memory and collectives alone have no row.
+    rows = [_plan_row(result) for result in results if 'kernels' in result or 'cycles' in result]
     lines = [_line(header), _line('---' for _ in header), *map(_line, rows), '']
     lines += [f'- `{name}`: `{document["command"]}`' for name, document in documents.items()]
     return '\n'.join(lines)
