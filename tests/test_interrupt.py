@@ -12,9 +12,13 @@ from cyclegan_jax.interrupt import Interrupt
 
 @pytest.fixture(autouse=True)
 def handlers():
-    """Those of the process come back after each test."""
-    numbers = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
-    before = {number: signal.getsignal(number) for number in numbers}
+    """Those that Python starts with, whatever whoever started the tests ignores."""
+    usual = {
+        signal.SIGINT: signal.default_int_handler,
+        signal.SIGTERM: signal.SIG_DFL,
+        signal.SIGHUP: signal.SIG_DFL,
+    }
+    before = {number: signal.signal(number, handler) for number, handler in usual.items()}
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
@@ -44,6 +48,7 @@ def test_ctrl_c_ends_at_once_even_where_python_swallows_exceptions():
     code = """
 import gc, os, signal
 from cyclegan_jax.process import ends_at_once
+signal.signal(signal.SIGINT, signal.default_int_handler)  # or it is ignored, as in a script
 gc.callbacks.append(lambda *_: os.kill(os.getpid(), signal.SIGINT))
 with ends_at_once('nothing is lost'):
     gc.collect()
