@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import small_run
 from checkpoint_state import METADATA, abstract, equal, make, message
 from PIL import Image
 
@@ -181,16 +182,7 @@ def test_images_are_those_of_a_disk(folder, tmp_path):
 
 
 TINY = {
-    'pool_size': 8,
-    'data.max_images': 16,
-    'data.load_size': 16,
-    'data.crop_size': 16,
-    'generator.width': 4,
-    'generator.num_blocks': 0,
-    'discriminator.width': 4,
-    'discriminator.num_layers': 1,
-    'schedule.num_epochs': 1000,
-    'schedule.decay_start_epoch': 500,
+    **small_run.LONG,
     'log_every': 10,
     'sample_every': 30,
     'evaluate_every': 30,

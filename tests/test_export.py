@@ -272,17 +272,23 @@ def test_push_uploads_the_folder(tmp_path, monkeypatch, capsys):
     assert 'https://hub/user/zebras' in capsys.readouterr().out
 
 
-def test_push_without_a_connection_keeps_the_export(tmp_path, monkeypatch, capsys):
+def push_in_vain(raised, tmp_path, monkeypatch, capsys):
+    """What `export --push` says where the hub's client raises this."""
+
     class Api:
         def create_repo(self, repo_id, exist_ok):
-            raise ConnectionError('no route to host')
+            raise raised
 
     monkeypatch.setattr('huggingface_hub.HfApi', Api)
     monkeypatch.setattr('huggingface_hub.get_token', lambda: 'token')
     interop.save_pretrained(tmp_path, {'a2b': random_network()})
     flags = [f'--model={tmp_path}', f'--output={tmp_path / "out"}', '--push=user/zebras']
     assert export.main(flags) == 2
-    error = capsys.readouterr().err
+    return capsys.readouterr().err
+
+
+def test_push_without_a_connection_keeps_the_export(tmp_path, monkeypatch, capsys):
+    error = push_in_vain(ConnectionError('no route to host'), tmp_path, monkeypatch, capsys)
     assert 'no route to host' in error and 'The export itself is complete' in error
     assert (tmp_path / 'out' / 'model.safetensors').exists()
 
@@ -304,16 +310,7 @@ def test_push_tells_what_the_http_library_of_the_hub_raises(tmp_path, monkeypatc
     lineage = errors.HfHubHTTPError.__mro__
     library = next(base for base in lineage[1:] if base.__module__ != 'builtins')
 
-    class Api:
-        def create_repo(self, repo_id, exist_ok):
-            raise library('no route to host')
-
-    monkeypatch.setattr('huggingface_hub.HfApi', Api)
-    monkeypatch.setattr('huggingface_hub.get_token', lambda: 'token')
-    interop.save_pretrained(tmp_path, {'a2b': random_network()})
-    flags = [f'--model={tmp_path}', f'--output={tmp_path / "out"}', '--push=user/zebras']
-    assert export.main(flags) == 2
-    error = capsys.readouterr().err
+    error = push_in_vain(library('no route to host'), tmp_path, monkeypatch, capsys)
     assert 'failed: no route to host. The export itself' in error and error.count('\n') == 1
 
 

@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 import pytest
+import small_run
 from PIL import Image
 
 from configs import synthetic
@@ -32,14 +33,8 @@ def tiny(**fields):
     config.update_from_flattened_dict(
         {
             'batch_size': 8,
+            **small_run.TINY,
             'pool_size': 16,
-            'data.max_images': 16,
-            'data.load_size': 16,
-            'data.crop_size': 16,
-            'generator.width': 4,
-            'generator.num_blocks': 0,
-            'discriminator.width': 4,
-            'discriminator.num_layers': 1,
             'schedule.num_epochs': 4,
             'schedule.decay_start_epoch': 2,
             'log_every': 2,

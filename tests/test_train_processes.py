@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import optax
 import pytest
+import small_run
 
 from cyclegan_jax import networks, sharding, train_state
 from cyclegan_jax.checkpoint import Checkpoints
@@ -20,16 +21,7 @@ from cyclegan_jax.log import read_metrics
 
 ROOT = Path(__file__).parents[1]
 TINY = {
-    'pool_size': 8,
-    'data.max_images': 16,
-    'data.load_size': 16,
-    'data.crop_size': 16,
-    'generator.width': 4,
-    'generator.num_blocks': 0,
-    'discriminator.width': 4,
-    'discriminator.num_layers': 1,
-    'schedule.num_epochs': 1000,
-    'schedule.decay_start_epoch': 500,
+    **small_run.LONG,
     'log_every': 20,
     'sample_every': 1000000,
     'evaluate_every': 0,
