@@ -92,9 +92,8 @@ def main() -> int:
     for name in args.card:
         result = _compile(args, name)
         print(_line(result), flush=True)
-        for title in ('by_kind', 'by_layer') if args.breakdown else ():
-            print(f'GB outside of convolutions {title.replace("_", " ")}:')
-            print(*plan.in_lines(result[title], 1e9), sep='\n', flush=True)
+        if args.breakdown:
+            plan.print_breakdown(result, 'GB outside of convolutions', 1e9)
         results.append(result)
         measure.save(args.json, 'gpu_compile', measure.command(), results)
     return 0

@@ -133,6 +133,13 @@ def in_lines(totals: Mapping[str, int], unit: float, most: int = 12) -> Iterator
         yield f'{value / unit:12.2f} {value / whole:5.0%}  {name or "-"}'
 
 
+def print_breakdown(result: Mapping, what: str, unit: float) -> None:
+    """The sums of a result by kind of operation and by layer, of which `what` names the unit."""
+    for title in ('by_kind', 'by_layer'):
+        print(f'{what} {title.replace("_", " ")}:')
+        print(*in_lines(result[title], unit), sep='\n', flush=True)
+
+
 def _computations(hlo: str) -> tuple[dict[str, list[tuple[str, str, str, str]]], str]:
     """By name, the (name, type, opcode, rest of the line) of each instruction; and the entry."""
     found, entry, body = {}, '', []

@@ -77,9 +77,8 @@ def main() -> int:
             print(f'{topology}: {line}', file=sys.stderr)
         else:
             print(_line(result), flush=True)
-            for title in ('by_kind', 'by_layer') if args.breakdown else ():
-                print(f'Mcycles {title.replace("_", " ")}:')
-                print(*plan.in_lines(result[title], 1e6), sep='\n', flush=True)
+            if args.breakdown:
+                plan.print_breakdown(result, 'Mcycles', 1e6)
             for complaint in _complaints(result):
                 print(complaint, file=sys.stderr)
         results.append(result)

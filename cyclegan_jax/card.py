@@ -38,8 +38,7 @@ def write(folder: Path, format: str, networks: Networks, about: About, note: str
       note: what the export said of its files.
     """
     if about.samples and about.samples.resolve() != (folder / SAMPLES).resolve():
-        with storage.whole(folder / SAMPLES) as temporary:
-            temporary.write_bytes(about.samples.read_bytes())
+        storage.write_bytes(folder / SAMPLES, about.samples.read_bytes())
     if format == 'safetensors' and about.run:
         config = folder / 'config.json'
         storage.write_json(config, storage.read_json(config) | {RUN: about.run})
@@ -51,8 +50,7 @@ def write(folder: Path, format: str, networks: Networks, about: About, note: str
 
 
 def _write(folder: Path, text: str) -> None:
-    with storage.whole(folder / 'README.md') as temporary:
-        temporary.write_text(text, encoding='utf-8')
+    storage.write_bytes(folder / 'README.md', text.encode())
 
 
 def _card(

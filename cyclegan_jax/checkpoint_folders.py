@@ -33,7 +33,14 @@ class Folders:
 
     def unfinished(self, step: int) -> Path:
         """Where a checkpoint is written, between `begin` and `commit`."""
+        return self._none(step)
+
+    def _none(self, step: int) -> Path:
+        """A name by which it is none: not yet, or not any more."""
         return self.directory / f'{step}.tmp'
+
+    def _aside(self, step: int) -> Path:
+        return self.directory / f'{step}.damaged'
 
     def begin(self, step: int) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
@@ -46,12 +53,12 @@ class Folders:
 
     def give_up(self, step: int) -> None:
         # By one rename, so that no reader takes half of it for a checkpoint.
-        self.path(step).rename(self.unfinished(step))
-        shutil.rmtree(self.unfinished(step))
+        self.path(step).rename(self._none(step))
+        shutil.rmtree(self._none(step))
 
     def set_aside(self, step: int) -> Path:
         """Gives a damaged one a name under which it is none; returns that."""
-        aside = self.directory / f'{step}.damaged'
+        aside = self._aside(step)
         shutil.rmtree(aside, ignore_errors=True)
         self.path(step).rename(aside)
         flush(self.directory)
@@ -78,20 +85,20 @@ class BucketFolders(Folders):
 
     def begin(self, step: int) -> None:
         self.remove_unfinished()
-        self._mark(step).write_bytes(b'')
-        if (damaged := self.directory / f'{step}.damaged').exists():
+        self._none(step).write_bytes(b'')
+        if (damaged := self._aside(step)).exists():
             self.path(step).rmtree(missing_ok=True)
             damaged.unlink()
 
     def commit(self, step: int) -> None:
-        self._mark(step).unlink()
+        self._none(step).unlink()
 
     def give_up(self, step: int) -> None:
-        self._mark(step).write_bytes(b'')
+        self._none(step).write_bytes(b'')
         self._remove(step)
 
     def set_aside(self, step: int) -> Path:
-        aside = self.directory / f'{step}.damaged'
+        aside = self._aside(step)
         aside.write_bytes(b'')
         return aside
 
@@ -105,10 +112,7 @@ class BucketFolders(Folders):
 
     def _remove(self, step: int) -> None:
         self.path(step).rmtree(missing_ok=True)
-        self._mark(step).unlink(missing_ok=True)
-
-    def _mark(self, step: int) -> Path:
-        return self.directory / f'{step}.tmp'
+        self._none(step).unlink(missing_ok=True)
 
     def _names(self) -> set[str]:
         try:

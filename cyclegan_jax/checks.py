@@ -49,10 +49,10 @@ def check_config(config: ConfigDict) -> None:
             f'schedule.decay_start_epoch is {start}, past the last epoch, '
             f'schedule.num_epochs = {epochs}; for a constant rate make them equal.'
         )
-    for name in ('cycle_weight_end', 'identity_weight_end'):
-        if config.loss[name] is not None and start == epochs:
+    for name, end in fields.items():
+        if name.endswith('_weight_end') and end is not None and start == epochs:
             raise UserError(
-                f'loss.{name} is {config.loss[name]}, but weights fall with the learning rate, and '
+                f'{name} is {end}, but weights fall with the learning rate, and '
                 f'it stays: schedule.decay_start_epoch and schedule.num_epochs are both {epochs}.'
             )
     if config.keep_best and not config.evaluate_every:

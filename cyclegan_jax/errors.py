@@ -3,10 +3,8 @@
 Whatever else is raised is a fault of the program, and keeps its traceback.
 """
 
-import argparse
 import contextlib
 import difflib
-import re
 import sys
 from collections.abc import Iterable, Sequence
 
@@ -68,18 +66,6 @@ def did_you_mean(value: str, choices: Sequence[str]) -> str:
     """' (did you mean ...?)' of what is near to `value`; '' if nothing is."""
     close = difflib.get_close_matches(value, choices, n=1)
     return f' (did you mean {close[0]!r}?)' if close else ''
-
-
-def parse_flags(
-    parser: argparse.ArgumentParser, argv: Sequence[str] | None, hint: str = 'see --help'
-) -> argparse.Namespace:
-    """`parser.parse_args`, that suggests what an unknown flag may have meant, or else `hint`."""
-    args, unknown = parser.parse_known_args(argv)
-    if unknown:
-        known = re.findall(r'--([\w-]+)', parser.format_usage())
-        suggestion = did_you_mean(unknown[0].lstrip('-').partition('=')[0], known) or f' ({hint})'
-        parser.error(f'unknown argument {unknown[0]!r}{suggestion}')
-    return args
 
 
 def check_at_least(name: str, value: float, least: float) -> None:

@@ -17,12 +17,11 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
-from cyclegan_jax.errors import UserError, check_at_least, parse_flags, printable, tell
+from cyclegan_jax.arguments import add_weights, local_name, parse_args, path_name
+from cyclegan_jax.errors import UserError, check_at_least, printable, tell
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    from cyclegan_jax.process import local_name, path_name
-
     parser = argparse.ArgumentParser(
         prog='python -m cyclegan_jax.evaluate',
         description=__doc__,
@@ -33,11 +32,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add('--workdir', type=path_name, metavar='DIR', help='the run')
     add('--step', default='latest', help='a number, latest (default) or best')
     add('--all-steps', action='store_true', help='every checkpoint that is there')
-    add(
-        '--weights',
-        choices=('average', 'trained'),
-        help='of a run with config.average: the averaged generators (default), or the last ones',
-    )
+    add_weights(add)
     add('--paired', action='store_true', help='test images of one name show the same thing')
     add(
         '--save-images',
@@ -119,7 +114,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         from cyclegan_jax.evaluation import scores
 
         parser.epilog = 'metrics, and the scores of each:\n' + scores.overview()
-    return parse_flags(parser, argv, 'see --help; scores are chosen by --metrics=NAME,NAME')
+    return parse_args(parser, argv, 'see --help; scores are chosen by --metrics=NAME,NAME')
 
 
 def main(argv: list[str] | None = None) -> int:

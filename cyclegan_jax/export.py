@@ -16,14 +16,12 @@ import argparse
 import sys
 from pathlib import Path
 
-from cyclegan_jax.errors import parse_flags
+from cyclegan_jax.arguments import add_weights, local_path, parse_args, path_name
 
 FORMATS = ('safetensors', 'pytorch', 'huggan', 'stablehlo', 'onnx', 'web')
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    from cyclegan_jax.process import local_name, path_name
-
     parser = argparse.ArgumentParser(
         prog='python -m cyclegan_jax.export',
         description=__doc__,
@@ -42,17 +40,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         '--output',
         required=True,
-        type=lambda text: Path(local_name(text)),
+        type=local_path,
         metavar='DIR',
         help='made if it is not there',
     )
     add('--format', default='safetensors', choices=FORMATS, help='default: safetensors')
     add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
-    add(
-        '--weights',
-        choices=('average', 'trained'),
-        help='of a run with config.average: the averaged generators (default), or the last ones',
-    )
+    add_weights(add)
     add(
         '--onnxruntime-web',
         metavar='DIR|FILE.tgz',
@@ -65,7 +59,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='USER/NAME',
         help='then upload it to the Hugging Face hub; web becomes a Space',
     )
-    return parse_flags(parser, argv)
+    return parse_args(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from cyclegan_jax.storage import flush, in_bucket, objects, whole
+from cyclegan_jax.storage import flush, in_bucket, objects, write_bytes
 
 NAME = 'SHA256SUMS'
 
@@ -32,8 +32,7 @@ def seal(folder: Path) -> None:
     names = sorted(_names(folder))
     sums = zip(_sums(folder, names), names, strict=True)
     lines = [f'{digest}  {name}\n' for digest, name in sums]
-    with whole(folder / NAME) as temporary:
-        temporary.write_text(''.join(lines))
+    write_bytes(folder / NAME, ''.join(lines).encode())
 
 
 def is_sealed(folder: Path) -> bool:

@@ -1,6 +1,5 @@
 """What every command does for its process: settings before, one line and a status at the end."""
 
-import argparse
 import contextlib
 import ctypes
 import logging
@@ -79,24 +78,6 @@ def ends_at_once(message: str) -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGINT, previous)
-
-
-def path_name(text: str) -> str:
-    """A flag's value that names a file or folder, on this machine or in a bucket."""
-    try:
-        storage.as_path(text)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
-
-
-def local_name(text: str) -> str:
-    """A flag's value that names a file or folder on this machine."""
-    try:
-        storage.check_local(text)
-    except UserError as error:
-        raise argparse.ArgumentTypeError(str(error)) from error
-    return text
 
 
 def _has_devices() -> bool:

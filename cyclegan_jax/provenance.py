@@ -7,7 +7,7 @@ from typing import Any
 
 from cyclegan_jax import storage
 from cyclegan_jax.checkpoint import Checkpoints
-from cyclegan_jax.interop import Network, load_pretrained
+from cyclegan_jax.interop import Network, load_pretrained, shown_weights
 from cyclegan_jax.interop.pretrained import is_workdir, load_workdir
 
 SAMPLES = 'samples.png'  # in an export
@@ -66,7 +66,7 @@ def _of_run(workdir: Path, config: Mapping, step: int, weights: str | None = Non
     run = {
         'domains': domains,
         'step': step,
-        'weights': weights or ('average' if config.get('average') else 'trained'),
+        'weights': shown_weights(weights, config),
         'config': shown,
         'data': ' and '.join(map(_public, names)),
         'images': images,

@@ -185,10 +185,15 @@ def free(folder: Path) -> tuple[float, float]:
     return shutil.disk_usage(folder).free, files
 
 
+def write_bytes(path: str | Path, content: bytes) -> None:
+    """Writes a file, whole or not at all."""
+    with whole(path) as temporary:
+        temporary.write_bytes(content)
+
+
 def write_json(path: str | Path, obj: Any) -> None:
     """Writes `obj` as JSON, whole or not at all."""
-    with whole(path) as temporary:
-        temporary.write_text(json.dumps(obj, indent=2) + '\n')
+    write_bytes(path, (json.dumps(obj, indent=2) + '\n').encode())
 
 
 def read_json(path: str | Path) -> dict[str, Any]:

@@ -10,14 +10,11 @@ be read or written is named, the others are done, and the exit status is 1.
 import argparse
 import re
 import sys
-from pathlib import Path
 
-from cyclegan_jax.errors import parse_flags
+from cyclegan_jax.arguments import add_weights, local_name, local_path, parse_args, path_name
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
-    from cyclegan_jax.process import local_name, path_name
-
     parser = argparse.ArgumentParser(
         prog='python -m cyclegan_jax.translate',
         description=__doc__,
@@ -40,11 +37,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help='a2b (default) or b2a; a2b,b2a does both, in folders of their own',
     )
     add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
-    add(
-        '--weights',
-        choices=('average', 'trained'),
-        help='of a run with config.average: the averaged generators (default), or the last ones',
-    )
+    add_weights(add)
     add(
         '--input',
         required=True,
@@ -52,7 +45,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='FILE|DIR|GLOB',
         help='pictures; quote a GLOB',
     )
-    add('--output', required=True, metavar='DIR', type=lambda text: Path(local_name(text)))
+    add('--output', required=True, metavar='DIR', type=local_path)
     add(
         '--size',
         type=_size,
@@ -92,7 +85,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     existing.add_argument(
         '--overwrite', action='store_true', help='replace files in DIR that are no translations'
     )
-    return parse_flags(parser, argv)
+    return parse_args(parser, argv)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -41,6 +41,7 @@ EVERYONE = {'errors', 'storage'}
 ROOMS = {
     'errors': set(),
     'storage': set(),
+    'arguments': set(),
     'process': set(),
     'bucket': set(),
     'workdir': {'bucket'},

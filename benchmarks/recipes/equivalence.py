@@ -62,8 +62,7 @@ def _train_here(workdir: Path, seed: int, updates: int, real: Path, data: Path) 
 def _train_torch(workdir: Path, seed: int, updates: int, real: Path, data: Path) -> dict[str, Path]:
     script = Path(__file__).with_name('torch_training.py')
     arguments = {'data': data, 'test': real, 'workdir': workdir, 'seed': seed, 'updates': updates}
-    flags = [f'--{name}={value}' for name, value in arguments.items()]
-    subprocess.run([sys.executable, str(script), *flags], check=True)
+    subprocess.run([sys.executable, str(script), *outcome.flags(arguments)], check=True)
     return outcome.directions_in(workdir / f'step_{updates}')
 
 
@@ -74,7 +73,7 @@ def draw(results: list[dict], path: Path) -> None:
     names = list(results[0]['a2b'])
     figure = Figure(figsize=(4 * len(names), 6), layout='constrained')
     axes = figure.subplots(2, len(names), squeeze=False)
-    for row, direction in zip(axes, ('a2b', 'b2a'), strict=True):
+    for row, direction in zip(axes, outcome.DIRECTIONS, strict=True):
         for axis, name in zip(row, names, strict=True):
             for side, colour in zip(SIDES, ('tab:blue', 'tab:orange'), strict=True):
                 runs: dict[int, dict[int, float]] = {}

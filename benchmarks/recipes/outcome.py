@@ -57,19 +57,27 @@ def shrink(data: Path, output: Path, size: int, *, split: str = 'test') -> Path:
 
 def train(workdir: Path, fields: Mapping) -> None:
     """Goes on where it was stopped."""
-    flags = [f'--config.{name}={value}' for name, value in fields.items()]
-    config = ROOT / 'configs' / 'horse2zebra.py'
-    _run(ROOT / 'main.py', f'--config={config}', f'--workdir={workdir.absolute()}', *flags)
+    where = {'config': ROOT / 'configs' / 'horse2zebra.py', 'workdir': workdir.absolute()}
+    changed = {f'config.{name}': value for name, value in fields.items()}
+    _run(ROOT / 'main.py', *flags(where | changed))
 
 
 def translate(workdir: Path, real: Path, output: Path, weights: str = 'trained') -> dict[str, Path]:
     """Translates test pictures of folders a and b; where they are, by direction."""
     for direction in DIRECTIONS:
-        model = f'--model={workdir.absolute()}', f'--weights={weights}'
-        folders = f'--input={(real / direction[0]).absolute()}', f'--output={output.absolute()}'
-        folders = folders[0], f'{folders[1]}/{direction}'
-        _run('-m', 'cyclegan_jax.translate', *model, f'--direction={direction}', *folders)
+        arguments = {
+            'model': workdir.absolute(),
+            'weights': weights,
+            'direction': direction,
+            'input': (real / direction[0]).absolute(),
+            'output': (output / direction).absolute(),
+        }
+        _run('-m', 'cyclegan_jax.translate', *flags(arguments))
     return directions_in(output)
+
+
+def flags(arguments: Mapping) -> list[str]:
+    return [f'--{name}={value}' for name, value in arguments.items()]
 
 
 def directions_in(output: Path) -> dict[str, Path]:

@@ -16,7 +16,7 @@ from cyclegan_jax.data import synthetic
 from cyclegan_jax.errors import UserError, check_at_least, shortlist
 from cyclegan_jax.evaluation import inception_weights, report, scores
 from cyclegan_jax.evaluation.test_set import Keep, TestSet
-from cyclegan_jax.interop import Network, load_checkpoint, make_module
+from cyclegan_jax.interop import Network, load_checkpoint, make_module, shown_weights
 from cyclegan_jax.sharding import Batched
 from cyclegan_jax.train_step import make_translate
 
@@ -160,7 +160,7 @@ def _load(
                 logging.warning('Checkpoint %d is passed over: %s', step, error)
             else:
                 good += 1
-                yield step, networks, weights or ('average' if config.get('average') else 'trained')
+                yield step, networks, shown_weights(weights, config)
 
 
 def _translators(networks: Mapping[str, Network], batch_size: int) -> dict[str, Batched]:

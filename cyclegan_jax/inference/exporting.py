@@ -10,15 +10,14 @@ import numpy as np
 
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import webpage
-from cyclegan_jax.inference.runtimes import with_onnxruntime
+from cyclegan_jax.inference.runtimes import Generator, with_onnxruntime
 from cyclegan_jax.interop import Network, describe_spec, make_module, save_pretrained, to_state_dict
 from cyclegan_jax.interop.files import write_safetensors, write_torch
 from cyclegan_jax.interop.pretrained import GENERATORS_FILE, PYTORCH_NAMES
 from cyclegan_jax.networks import HUGGAN_CODE, TORCH_CODE, Described
-from cyclegan_jax.storage import whole, write_json
+from cyclegan_jax.storage import write_bytes, write_json
 
 Networks = Mapping[str, Network]
-Call = Callable[[np.ndarray], np.ndarray]
 
 _HUGGAN_WIDTH = 64  # a constant of huggan's code
 _TOLERANCE = 1e-4  # of an exported program against JAX; its values are in [-1, 1]
@@ -119,7 +118,7 @@ def to_stablehlo(networks: Networks, folder: Path) -> None:
         program = jax_export.deserialize(bytearray(content))
         path = folder / f'{name}.stablehlo'
         _check(path, network, lambda x, program=program: np.asarray(program.call(x)))
-        _write(path, content)
+        write_bytes(path, content)
 
 
 def to_onnx(networks: Networks, folder: Path) -> None:
@@ -133,7 +132,7 @@ def to_onnx(networks: Networks, folder: Path) -> None:
         path = folder / f'{name}.onnx'
         content, call = _onnx(network, name)
         _check(path, network, call)
-        _write(path, content)
+        write_bytes(path, content)
 
 
 def to_web(
@@ -224,7 +223,7 @@ def export(networks: Networks, folder: Path, format: str, **options) -> str | No
         raise
 
 
-def _onnx(network: Network, name: str, *, half_weights: bool = False) -> tuple[bytes, Call]:
+def _onnx(network: Network, name: str, *, half_weights: bool = False) -> tuple[bytes, Generator]:
     """An ONNX file, and the generator that it is: (n, h, w, c) to the same."""
     try:
         from cyclegan_jax.inference.onnx_graph import to_onnx as convert
@@ -237,7 +236,7 @@ def _onnx(network: Network, name: str, *, half_weights: bool = False) -> tuple[b
         ) from error
 
 
-def _change(call: Call, other: Call, channels: int) -> int:
+def _change(call: Generator, other: Generator, channels: int) -> int:
     """By how many of 255 levels a pixel differs at most."""
     levels = [
         [np.round((f(image) + 1) * 127.5) for image in webpage.photographs(channels)]
@@ -272,7 +271,7 @@ def _forward(network: Network) -> Callable[[jax.Array], jax.Array]:
     return lambda images: module.apply({'params': network.params}, images)
 
 
-def _check(path: Path, network: Network, call: Call) -> None:
+def _check(path: Path, network: Network, call: Generator) -> None:
     """Compares with JAX, on two images that are not square."""
     side = max(16, _module(network).size_multiple)
     shape = 2, side, 2 * side, network.channels[0]
@@ -280,8 +279,3 @@ def _check(path: Path, network: Network, call: Call) -> None:
     error = np.abs(call(images) - np.asarray(_forward(network)(images))).max()
     if not error < _TOLERANCE:
         raise UserError(f'{path} gives other images than JAX, by up to {error:.1e}; not exported.')
-
-
-def _write(path: Path, content: bytes) -> None:
-    with whole(path) as temporary:
-        temporary.write_bytes(content)

@@ -19,7 +19,7 @@ import numpy as np
 
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.interop import Network, make_module
-from cyclegan_jax.storage import parse_json, whole, write_json
+from cyclegan_jax.storage import parse_json, write_bytes, write_json
 
 _SOURCE = Path(__file__).parent / 'web'
 _MARK = 'content="cyclegan_jax"'  # of our own index.html
@@ -77,12 +77,12 @@ def write(
     }
     (folder / 'runtime').mkdir(exist_ok=True)
     for theirs, ours in _RUNTIME.items():
-        _write(folder / 'runtime' / ours, runtime[theirs])
+        write_bytes(folder / 'runtime' / ours, runtime[theirs])
     for name, content in models.items():
-        _write(folder / f'{name}.onnx', content)
+        write_bytes(folder / f'{name}.onnx', content)
     write_json(folder / 'model.json', described)
     for path in sorted(_SOURCE.iterdir()):
-        _write(folder / path.name, path.read_bytes())
+        write_bytes(folder / path.name, path.read_bytes())
 
 
 def _describe(name: str, network: Network, model: bytes, ends: Sequence[str]) -> dict[str, Any]:
@@ -194,8 +194,3 @@ def photographs(channels: int) -> Iterator[np.ndarray]:
         noise = np.fft.irfft2(spectrum)
         noise /= 2 * noise.std(axis=(1, 2), keepdims=True)
         yield np.clip(noise, -1, 1).astype(np.float32).transpose(1, 2, 0)[None]
-
-
-def _write(path: Path, content: bytes) -> None:
-    with whole(path) as temporary:
-        temporary.write_bytes(content)

@@ -5,6 +5,7 @@ from cyclegan_jax.interop.pretrained import (
     load_checkpoint,
     load_pretrained,
     save_pretrained,
+    shown_weights,
 )
 from cyclegan_jax.interop.state_dict import (
     Network,
@@ -27,5 +28,6 @@ __all__ = [
     'make_module',
     'param_shapes',
     'save_pretrained',
+    'shown_weights',
     'to_state_dict',
 ]

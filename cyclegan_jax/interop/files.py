@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.storage import in_bucket, whole
+from cyclegan_jax.storage import in_bucket, whole, write_bytes
 
 Tensors = dict[str, np.ndarray]
 
@@ -52,8 +52,7 @@ def read_tensors(path: Path) -> tuple[Tensors, dict[str, str]]:
 
 def write_safetensors(path: Path, tensors: Tensors, metadata: Mapping[str, str] = {}) -> None:
     """`metadata`, strings, goes into the file's header. Readers in PyTorch want format: 'pt'."""
-    with whole(path) as temporary:
-        temporary.write_bytes(save(tensors, metadata=dict(metadata)))
+    write_bytes(path, save(tensors, metadata=dict(metadata)))
 
 
 def write_torch(path: Path, tensors: Tensors) -> None:

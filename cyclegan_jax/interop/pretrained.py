@@ -123,6 +123,11 @@ def load_workdir(
         return load_checkpoint(checkpoints, step, weights=weights, discriminators=discriminators)
 
 
+def shown_weights(weights: str | None, config: Mapping) -> str:
+    """Which generators `weights` of `load_pretrained` stands for, in a run of this config."""
+    return weights or ('average' if config.get('average') else 'trained')
+
+
 def save_pretrained(folder: Path, networks: Mapping[str, Network]) -> None:
     """Writes our exchange format, generators and discriminators to a file each, and config.json.
 

@@ -8,6 +8,6 @@ from jax import lax
 
 
 def by_platform(default: Callable, *arrays: jax.Array, static: dict, **forms: Callable):
-    """Calls the form for `cpu` or `cuda` if there is one, else `default`, on `arrays`, **static."""
+    """Calls `default`, or the form for 'cpu', 'cuda' or 'tpu', on `arrays`, **static."""
     forms = {name: functools.partial(form, **static) for name, form in forms.items()}
     return lax.platform_dependent(*arrays, default=functools.partial(default, **static), **forms)

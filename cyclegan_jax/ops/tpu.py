@@ -45,9 +45,8 @@ def gradients(
 
 def _is_wide(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> bool:
     """Whether a layer is between many images and features: a large window, few channels."""
-    many = (
-        isinstance(x.shape[0], int) and x.shape[0] >= _BATCH
-    )  # an exported program leaves it open
+    # An exported program leaves the number of images open.
+    many = isinstance(x.shape[0], int) and x.shape[0] >= _BATCH
     few_channels = kernel.shape[0] == 7 and min(kernel.shape[2:]) <= 4
     return many and few_channels and cpu.is_unpadded(stride, padding)
 

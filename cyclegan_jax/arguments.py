@@ -1,0 +1,53 @@
+"""What the arguments of translate, evaluate and export have in common."""
+
+import argparse
+import re
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from cyclegan_jax import storage
+from cyclegan_jax.errors import UserError, did_you_mean
+
+
+def path_name(text: str) -> str:
+    """A value that names a file or folder, on this machine or in a bucket."""
+    return _checked(text, storage.as_path)
+
+
+def local_name(text: str) -> str:
+    """A value that names a file or folder on this machine."""
+    return _checked(text, storage.check_local)
+
+
+def local_path(text: str) -> Path:
+    """The path of a file or folder on this machine."""
+    return Path(local_name(text))
+
+
+def _checked(text: str, check: Callable[[str], object]) -> str:
+    try:
+        check(text)
+    except UserError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+    return text
+
+
+def add_weights(add: Callable) -> None:
+    """--weights, by the `add_argument` of a parser or of a group."""
+    add(
+        '--weights',
+        choices=('average', 'trained'),
+        help='of a run with config.average: the averaged generators (default), or the last ones',
+    )
+
+
+def parse_args(
+    parser: argparse.ArgumentParser, argv: Sequence[str] | None, hint: str = 'see --help'
+) -> argparse.Namespace:
+    """`parser.parse_args`, that suggests what an unknown flag may have meant, or else `hint`."""
+    args, unknown = parser.parse_known_args(argv)
+    if unknown:
+        known = re.findall(r'--([\w-]+)', parser.format_usage())
+        suggestion = did_you_mean(unknown[0].lstrip('-').partition('=')[0], known) or f' ({hint})'
+        parser.error(f'unknown argument {unknown[0]!r}{suggestion}')
+    return args
