@@ -230,7 +230,8 @@ def test_a_run_lives_in_a_bucket(folder, tmp_path):
         run.kill()
     assert run.returncode == -signal.SIGKILL
     killed_at = Checkpoints(folder / 'checkpoints').latest()
-    assert killed_at >= 40
+    # Step 50 is logged once the writing of 40 has begun, which waits for that of 30 alone.
+    assert killed_at >= 30
 
     # Of a lock that was left behind, the time is all that a start goes by at once.
     says = json.loads((folder / 'run.lock').read_text())
