@@ -93,6 +93,7 @@ def get_config() -> ConfigDict:
     config.evaluate_every = 0  # ~ steps between two scores of the run; 0: never
     # Scores; those that the data does not allow are left out. For FID and KID see README.md.
     config.evaluate_metrics = 'paired,labels,randconv_kid_v1,swd,monitors'  # ~
+    config.evaluate_features = ''  # ~ FILE.onnx of a feature network, for frechet_NAME, kid_NAME
     config.keep_checkpoints = 2  # ~ how many, the newest
     config.keep_best = ''  # ~ and the best evaluated, by a score and a direction: 'psnr_a2b'
     config.allow_data_change = False  # ~ resume although the data set is not the one of the start

@@ -168,6 +168,7 @@ def _make_scorer(config: ConfigDict, dataset: data.Dataset, checkpoints: Checkpo
         config.keep_best,
         checkpoints.best_record(),
         config.data.name,
+        config.evaluate_features,
     )
 
 
