@@ -57,13 +57,15 @@ def get_config() -> ConfigDict:
     config.generator.width = 64  # channels of the first layer
     config.generator.num_blocks = 9  # resnet: residual blocks; the paper has 6 at 128 px
     config.generator.num_downs = 8  # unet: halvings; 8 for 256 px, 7 for 128 px
-    config.generator.upsample = 'transpose'  # resnet: 'transpose', 'nearest'
+    config.generator.downsample = 'stride'  # resnet: 'stride', 'blur'
+    config.generator.upsample = 'transpose'  # resnet: 'transpose', 'nearest', 'blur'
     config.generator.dropout = 0.0  # share of features dropped while training
     config.generator.remat = False  # ~ resnet: less memory, more work; see README.md
 
     config.discriminator = ConfigDict()
     config.discriminator.kind = 'patch'  # 'patch', 'two_scale', 'huggan' (one stride more), 'pixel'
     config.discriminator.width = 64  # channels of the first layer
+    config.discriminator.downsample = 'stride'  # 'stride', 'blur'; not of 'pixel'
     config.discriminator.num_layers = 3  # strided blocks; 3 judge patches of 70x70 pixels
 
     config.loss = ConfigDict()
