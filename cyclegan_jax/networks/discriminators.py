@@ -18,8 +18,8 @@ class PatchDiscriminator(Described):
     """Judges overlapping patches: (n, h, w, c) to logits (n, h', w', 1), float32.
 
     `num_layers` strided blocks and one more of stride 1: 3 see patches of 70x70 pixels, the paper's
-    choice (1 to 5 see 16, 34, 70, 142, 286). With `downsample` 'blur' strides are 1, and a blur that
-    halves the size follows: see `ops.blur`.
+    choice (1 to 5 see 16, 34, 70, 142, 286). With `downsample` 'blur' strides are 1, and a blur
+    that halves the size follows: see `ops.blur`.
     """
 
     width: int = 64
@@ -87,7 +87,7 @@ class PatchDiscriminator(Described):
         is_huggan = 0 in places and places[-1] == 3 * num_layers + 3
         if 0 not in places or is_huggan != (cls is HugganDiscriminator):
             return None
-        return {'width': weights['model.0'][0], 'num_layers': num_layers}
+        return {'width': weights['model.0'][0], 'num_layers': num_layers, 'downsample': 'stride'}
 
 
 class HugganDiscriminator(PatchDiscriminator):

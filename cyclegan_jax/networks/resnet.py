@@ -132,6 +132,7 @@ class ResNetGenerator(Described):
         return {
             'width': weights['model.1'][0],
             'num_blocks': len({match[1] for match in blocks if match}),
+            'downsample': 'stride',
             'upsample': 'nearest' if any('.block.' in key for key in weights) else 'transpose',
             'dropout': 0.5 if any(key.endswith('.conv_block.6') for key in weights) else 0.0,
         }
