@@ -57,13 +57,15 @@ def get_config() -> ConfigDict:
     config.generator.width = 64  # channels of the first layer
     config.generator.num_blocks = 9  # resnet: residual blocks; the paper has 6 at 128 px
     config.generator.num_downs = 8  # unet: halvings; 8 for 256 px, 7 for 128 px
-    config.generator.upsample = 'transpose'  # resnet: 'transpose', 'nearest'
+    config.generator.downsample = 'stride'  # resnet: 'stride', 'blur'
+    config.generator.upsample = 'transpose'  # resnet: 'transpose', 'nearest', 'blur'
     config.generator.dropout = 0.0  # share of features dropped while training
     config.generator.remat = False  # ~ resnet: less memory, more work; see README.md
 
     config.discriminator = ConfigDict()
     config.discriminator.kind = 'patch'  # 'patch', 'two_scale', 'huggan' (one stride more), 'pixel'
     config.discriminator.width = 64  # channels of the first layer
+    config.discriminator.downsample = 'stride'  # 'stride', 'blur'; not of 'pixel'
     config.discriminator.num_layers = 3  # strided blocks; 3 judge patches of 70x70 pixels
 
     config.loss = ConfigDict()
@@ -76,6 +78,7 @@ def get_config() -> ConfigDict:
     config.loss.cycle_weight_end = config_dict.placeholder(float)  # at the end; None: it stays
     config.loss.identity_weight_end = config_dict.placeholder(float)  # likewise
     config.loss.penalty_weight = 0.0  # of the discriminators' squared gradient, real to generated
+    config.loss.penalty_every = 1  # updates between two of it, each times that: 8 saves time
 
     config.optimizer = ConfigDict()
     config.optimizer.learning_rate = 2e-4  # ~ Adam's
@@ -93,6 +96,7 @@ def get_config() -> ConfigDict:
     config.evaluate_every = 0  # ~ steps between two scores of the run; 0: never
     # Scores; those that the data does not allow are left out. For FID and KID see README.md.
     config.evaluate_metrics = 'paired,labels,randconv_kid_v1,swd,monitors'  # ~
+    config.evaluate_features = ''  # ~ FILE.onnx of a feature network, for frechet_NAME, kid_NAME
     config.keep_checkpoints = 2  # ~ how many, the newest
     config.keep_best = ''  # ~ and the best evaluated, by a score and a direction: 'psnr_a2b'
     config.allow_data_change = False  # ~ resume although the data set is not the one of the start

@@ -18,6 +18,7 @@ _LEAST = {
     'batch_size': 1,
     'accumulate': 1,
     'pool_size': 0,
+    'loss.penalty_every': 1,
     'max_steps': 1,
     'num_devices': 1,
     'schedule.num_epochs': 1,

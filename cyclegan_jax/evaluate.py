@@ -96,6 +96,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help='weights of the FID network, as .pth or converted',
     )
     add(
+        '--features',
+        type=local_name,
+        metavar='FILE.onnx',
+        help='a feature network: adds frechet_NAME and kid_NAME (see README.md)',
+    )
+    add(
         '--save-inception',
         type=local_name,
         metavar='FILE.safetensors',
@@ -163,8 +169,9 @@ def _evaluate(args: argparse.Namespace) -> int:
         print(f'  not computed: {printable(scores.listed(missing))}')
     for path in written:
         print(f'Written: {printable(str(path))}')
-    asked = scores.parse(args.metrics) if args.metrics else []
-    if lost := [name for name in asked if name in missing and scores.needs_weights(name)]:
+    asked = [name.strip() for name in (args.metrics or '').split(',')]
+    weighted = [m.name for m in scores.METRICS.values() if scores.WEIGHTS in m.needs]
+    if lost := [name for name in weighted if name in asked and name in missing]:
         tell(f'All else is done. Not computed: {", ".join(lost)}.')
         return 2
     return 0
@@ -195,7 +202,7 @@ def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | 
             args.fake,
             args.real,
             **chosen('other_real', 'input', 'truth', 'save_real'),
-            **chosen('metrics', 'inception', 'batch_size'),
+            **chosen('metrics', 'inception', 'features', 'batch_size'),
         )
         title = printable(f'{args.fake} against {args.real}')
         yield found, [report.table(title, found)], args.output
@@ -210,7 +217,7 @@ def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | 
             step='all' if args.all_steps else args.step,
             paired=args.paired or None,
             **chosen('weights', 'save_images', 'overwrite'),
-            **chosen('legacy', 'metrics', 'inception', 'batch_size'),
+            **chosen('legacy', 'metrics', 'inception', 'features', 'batch_size'),
         ):
             title = printable(args.workdir) + f', step {found["step"]}'
             tables = [report.table(f'{title}, {d}', found[d]) for d in ('a2b', 'b2a')]

@@ -45,6 +45,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help='made if it is not there',
     )
     add('--format', default='safetensors', choices=FORMATS, help='default: safetensors')
+    add(
+        '--dtype',
+        default='float32',
+        choices=('float32', 'float16'),
+        help='of safetensors; float16: the generators alone, in half the bytes, to translate with',
+    )
     add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
     add_weights(add)
     add(
@@ -84,9 +90,15 @@ def _export(args: argparse.Namespace) -> int:
     web = args.format == 'web'
     if args.onnxruntime_web and not web:
         raise UserError(f'--onnxruntime-web is of no use to --format={args.format}; leave it out.')
+    half = args.dtype == 'float16'
+    if half and args.format != 'safetensors':
+        raise UserError(f'--dtype=float16 is of --format=safetensors, not {args.format}.')
     card.check(args.output)
     networks, about = provenance.load(args.model, args.step, args.weights)
     options = {'domains': about.domains, 'runtime': args.onnxruntime_web} if web else {}
+    if half:  # discriminators are not written, so that the card must not tell of them
+        networks = {name: n for name, n in networks.items() if n.role == 'generator'}
+        options = {'half': True}
     note = export(networks, args.output, args.format, **options)
     card.write(args.output, args.format, networks, about, note)
     print(printable(f'Wrote {args.output} ({args.format}).'))

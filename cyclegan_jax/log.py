@@ -1,7 +1,7 @@
 """The only door to the log: console, `metrics.jsonl`, TensorBoard.
 
 A metric's name is `group/term`. The groups `generator` and `discriminator` are losses, which the
-console shows; the rest (`gradient_norm`, `score`, `memory`, `evaluation`, ...) goes to the files.
+console shows; the rest (`gradient_norm`, `score`, `gap`, `evaluation`, ...) goes to the files.
 """
 
 import contextlib

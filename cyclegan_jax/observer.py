@@ -3,7 +3,7 @@
 import contextlib
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from absl import logging
 from jax.sharding import Mesh
 
-from cyclegan_jax import hosts, log, visuals
+from cyclegan_jax import alarms, hosts, log, visuals
 from cyclegan_jax.data import Dataset
 from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.networks import Networks
@@ -21,6 +21,7 @@ from cyclegan_jax.train_step import make_translate
 
 _SAMPLES = 6  # columns of a sample grid
 _BATCH = 16  # test images of a score that the networks see together
+_LINES, _GRIDS = 10, 3  # of the log, and of samples, that a finding must last for to be told
 
 
 class Stopwatch:
@@ -126,10 +127,12 @@ class Observer:
         scorer: Scorer | None,
         writer: log.MetricWriter,
         progress: log.Progress,
+        gan: str,
     ):
         self._workdir, self._domains, self._scorer = workdir, domains, scorer
         self._dataset, self._devices = dataset, mesh.devices
-        self._writer, self._progress = writer, progress
+        self._writer, self._progress, self._gan = writer, progress, gan
+        self._wide_gaps, self._bad_samples = alarms.Lasting(_LINES), alarms.Lasting(_GRIDS)
         samples = dataset.test(_SAMPLES)
         columns = min(len(images) for images in samples.values())
         self._samples = {domain: images[:columns] for domain, images in samples.items()}
@@ -194,8 +197,11 @@ class Observer:
             seconds_left=(total_steps - step) * seconds / stopwatch.steps,
         )
         self._progress.log(line)
+        gaps = alarms.gaps(scalars)
+        self._warn(step, self._wide_gaps.of(alarms.of_gaps(gaps, self._gan)))
         scalars = {
             **scalars,
+            **gaps,
             'epoch': step / steps_per_epoch,
             'learning_rate': learning_rate,
             'images_per_second': images_per_second,
@@ -228,6 +234,9 @@ class Observer:
             log.attempt(folder, visuals.save_png, folder / f'step_{step}.png', grid)
             log.attempt(folder, visuals.write_gallery, self._workdir, f'{a} and {b}')
             self._writer.images(step, {'samples': grid})
+        found = alarms.of_translations('a2b', real_a, fake_b, real_b)
+        found |= alarms.of_translations('b2a', real_b, fake_a, real_a)
+        self._warn(step, self._bad_samples.of(found))
 
     def evaluate(self, step: int, generators: Mapping) -> dict | None:
         """Scores the generators; returns {'score', 'value'} if that of keep_best is a record."""
@@ -240,3 +249,7 @@ class Observer:
             self._progress.log(f'step {step}  {line}')
         self._writer.scalars(step, scalars)
         return hosts.on_first(lambda: best)  # others may have rounded otherwise
+
+    def _warn(self, step: int, texts: Iterable[str]) -> None:
+        for text in texts:
+            self._progress.log(f'step {step}  warning: {text}; see docs/troubleshooting.md')

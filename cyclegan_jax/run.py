@@ -131,7 +131,9 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         )
         return None
     domains = {'a': config.domain_a, 'b': config.domain_b}
-    observer = Observer(opened.files, mesh, dataset, nets, domains, scorer, writer, progress)
+    observer = Observer(
+        opened.files, mesh, dataset, nets, domains, scorer, writer, progress, config.loss.gan
+    )
     observer.introduce(program.state, steps_per_epoch, total_steps)
     if start:
         progress.log(f'Resuming after step {start}.')
@@ -168,6 +170,7 @@ def _make_scorer(config: ConfigDict, dataset: data.Dataset, checkpoints: Checkpo
         config.keep_best,
         checkpoints.best_record(),
         config.data.name,
+        config.evaluate_features,
     )
 
 

@@ -53,7 +53,8 @@ def make_train_step(
 
     Args:
       loss: `gan`, one of `losses.KINDS`, the weight of each of `losses.TERMS` and what some of them
-        end at, and the weight of the discriminators' `losses.gradient_penalty`.
+        end at, and the weight of the discriminators' `losses.gradient_penalty`, which is computed
+        at each `penalty_every`th update, times that number (Karras et al. 2020, StyleGAN2).
       discriminator_optimizer: by default the same for all.
       decay: from the number of finished updates to what is left of a weight that relaxes: 1 to 0.
       augment: see `make_augmentation`: of all that discriminators see.
@@ -75,6 +76,7 @@ def make_train_step(
     """
     gan, weights = loss['gan'], losses.term_weights(loss)
     relaxing, penalty_weight = losses.relaxing_terms(loss), losses.penalty_weight(loss)
+    penalty_every = loss.get('penalty_every', 1)
     disturb = make_augmentation(augment)
     channels = networks.channels
     if weights['identity'] and channels['a'] != channels['b']:
@@ -104,6 +106,12 @@ def make_train_step(
         def key_for(name: str, part: Array | int | None = None) -> Array:
             key = jax.random.fold_in(step_key, zlib.crc32(name.encode()))
             return key if part is None else jax.random.fold_in(key, part)
+
+        def now_and_then(penalty):
+            """At each `penalty_every`th update, and then as often."""
+            due = state.step % penalty_every == 0
+            rare = lambda images: penalty_every * penalty(images)
+            return lambda images: lax.cond(due, rare, lambda _: jnp.zeros(()), images)
 
         factors = {name: end + (1 - end) * decay(state.step) for name, end in relaxing.items()}
 
@@ -162,8 +170,10 @@ def make_train_step(
                         share = jax.random.uniform(key, (seen.shape[0], 1, 1, 1))
                         mixed = share * seen + (1 - share) * seen_fake
                         judge = lambda x, domain=domain: discriminate(params, domain, x)[0]
-                        penalty = losses.gradient_penalty(judge, mixed)
-                        terms[f'penalty_{domain}'] = penalty_weight * penalty
+                        penalty = functools.partial(losses.gradient_penalty, judge)
+                        if penalty_every > 1:
+                            penalty = now_and_then(penalty)
+                        terms[f'penalty_{domain}'] = penalty_weight * penalty(mixed)
                 return sum(terms.values()), (terms, scores)
 
             grads, (terms, scores) = jax.grad(total, has_aux=True)(state.discriminators)

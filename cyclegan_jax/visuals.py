@@ -104,7 +104,7 @@ _COLORS = ('#4269d0', '#ff725c', '#3ca951', '#efb118', '#a463f2', '#38b2ac', '#f
 def _charts(records: Iterable[Mapping[str, float | None]]) -> Iterable[str]:
     """One chart for each group of names (the part before the last '/') and, last, each other name.
 
-    Scores and losses come first.
+    Scores, losses and the discriminators' gaps come first.
     """
     groups = {}
     for record in records:
@@ -114,7 +114,7 @@ def _charts(records: Iterable[Mapping[str, float | None]]) -> Iterable[str]:
                 curves = groups.setdefault(group or name, {})
                 # A dictionary, so that a step that was written twice counts once.
                 curves.setdefault(term, {})[record['step']] = value
-    first = ('evaluation', 'generator', 'discriminator')
+    first = ('evaluation', 'generator', 'discriminator', 'gap')
 
     def place(group):
         return [*(not group.startswith(name) for name in first), group in groups[group], group]

@@ -28,7 +28,7 @@ DOORS = {
     'etils': ('storage.py',),
     'tensorstore': ('bucket.py',),
     'onnx': ('inference/onnx_graph.py',),
-    'onnxruntime': ('inference/runtimes.py',),
+    'onnxruntime': ('inference/runtimes.py', 'evaluation/feature_network.py'),  # ours, any other
     'openvino': ('inference/runtimes.py',),
     'fcntl': (),  # neither is there on Windows; what replaces them are portalocker and psutil
     'resource': ('process.py',),

@@ -92,7 +92,13 @@ def test_every_field_is_read_somewhere():
     groups = {'data': arguments(load), 'schedule': arguments(learning_rate_schedule)}
     assert set(groups) <= handed_on
     # What these are made from says by itself what it reads.
-    groups['loss'] = {'gan', 'penalty_weight', 'cycle_weight_end', 'identity_weight_end'}
+    groups['loss'] = {
+        'gan',
+        'penalty_weight',
+        'penalty_every',
+        'cycle_weight_end',
+        'identity_weight_end',
+    }
     groups['loss'] |= {f'{term}_weight' for term in losses.TERMS}
     for role, kinds in KINDS.items():
         assert get('default')[role].to_dict() == {'kind': next(iter(kinds))} | fields_of(role)
@@ -122,11 +128,13 @@ def test_each_field_says_whether_it_may_change():
         'generator.width',
         'generator.num_blocks',
         'generator.num_downs',
+        'generator.downsample',
         'generator.upsample',
         'generator.dropout',
         'discriminator.kind',
         'discriminator.width',
         'discriminator.num_layers',
+        'discriminator.downsample',
         'loss.gan',
         'loss.adversarial_weight',
         'loss.cycle_weight',
@@ -134,6 +142,7 @@ def test_each_field_says_whether_it_may_change():
         'loss.cycle_weight_end',
         'loss.identity_weight_end',
         'loss.penalty_weight',
+        'loss.penalty_every',
         'optimizer.b1',
         'optimizer.b2',
     }

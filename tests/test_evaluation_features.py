@@ -9,7 +9,7 @@ from inception_state import blocks
 from cyclegan_jax.evaluation import distances, measures, randconv
 from cyclegan_jax.evaluation.direction import Direction, Extractor
 from cyclegan_jax.evaluation.measures import result_of
-from cyclegan_jax.evaluation.scores import METRICS
+from cyclegan_jax.evaluation.scores import METRICS, parse
 
 
 def test_randconv_features_have_not_changed():
@@ -151,7 +151,7 @@ def test_scores_grow_with_the_change():
     real, other = blocks(32, 32, 32)[::2], blocks(32, 32, 32)[1::2]
     tinted = np.clip(real * np.array([1.0, 0.9, 0.8]) + 20, 0, 255).astype(np.uint8)
 
-    direction = Direction(Extractor(None, 8), metrics, count=16, real=real)
+    direction = Direction(Extractor(None, 8), parse(metrics), count=16, real=real)
     scores = [
         direction.score(measures.as_they_are(images))['randconv_kid_v1']
         for images in (other, tinted, 255 - real)

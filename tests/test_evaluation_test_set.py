@@ -25,7 +25,9 @@ def dataset():
 
 @pytest.fixture(scope='module')
 def tests(dataset):
-    return TestSet(dataset, METRICS, palette=synthetic.PALETTES['labels'], batch_size=5)
+    return TestSet(
+        dataset, table.parse(METRICS), palette=synthetic.PALETTES['labels'], batch_size=5
+    )
 
 
 class Truth:
@@ -93,7 +95,7 @@ def test_inverted_colours_are_warned_of(tests):
 
 def test_the_real_side_is_seen_once(dataset, monkeypatch):
     """What does not depend on the translator is not computed again at the next step."""
-    tests = TestSet(dataset, ('swd', 'monitors'), batch_size=6)
+    tests = TestSet(dataset, table.parse('swd,monitors'), batch_size=6)
     tests.score(lambda _, images: images)
     _ = [direction.baselines for direction in tests.directions.values()]
     monkeypatch.setattr(measures.View, '__getitem__', lambda *_: pytest.fail('read again'))
@@ -122,23 +124,25 @@ def folder_set(root, names_a, names_b):
 
 def test_facades_and_maps_are_known_to_be_pairs_by_their_names(tmp_path):
     dataset = folder_set(tmp_path, ['1_A.png', '10_A.png'], ['1_B.png', '10_B.png'])
-    scores = TestSet(dataset, ['paired'], batch_size=2).score(Truth(dataset))
+    scores = TestSet(dataset, table.parse('paired'), batch_size=2).score(Truth(dataset))
     assert scores['a2b']['psnr'] == scores['b2a']['psnr'] == 100
 
 
 def test_equal_names_alone_do_not_make_pairs(tmp_path):
     """Unpaired sets are numbered alike too; only --paired says that they are pairs."""
     dataset = folder_set(tmp_path, ['1.png', '2.png'], ['1.png', '2.png'])
-    tests = TestSet(dataset, ['paired', 'labels', 'fid_clean'], batch_size=2)
+    tests = TestSet(dataset, table.parse('paired,labels,fid_clean'), batch_size=2)
     assert list(tests.unavailable) == ['fid_clean', 'paired', 'labels']
     assert 'psnr' not in tests.score(lambda _, x: x)['a2b']
-    assert 'psnr' in TestSet(dataset, ['paired'], paired=True).score(lambda _, x: x)['a2b']
+    assert (
+        'psnr' in TestSet(dataset, table.parse('paired'), paired=True).score(lambda _, x: x)['a2b']
+    )
 
 
 def test_pairs_that_are_not_are_refused(tmp_path):
     dataset = folder_set(tmp_path, ['1.png', '2.png'], ['1.png', '3.png'])
     with pytest.raises(ValueError, match='on one side only 2, 3'):
-        TestSet(dataset, ['paired'], paired=True)
+        TestSet(dataset, table.parse('paired'), paired=True)
 
 
 def test_a_translation_is_never_shuffled_to_its_own_truth():
@@ -152,7 +156,8 @@ def test_a_translation_is_never_shuffled_to_its_own_truth():
 
 def test_equal_real_images_have_no_diversity_to_compare_with():
     real = np.full((4, 16, 16, 3), 90, np.uint8)
-    direction = Direction(Extractor(None, 4), ['monitors'], count=4, real=real, inputs=real)
+    wanted = table.parse('monitors')
+    direction = Direction(Extractor(None, 4), wanted, count=4, real=real, inputs=real)
     assert direction.score(as_they_are(real)).keys() == {'correlation'}
 
 

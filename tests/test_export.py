@@ -67,6 +67,36 @@ def test_safetensors_are_read_back_and_described(tmp_path):
     assert 'pipeline_tag: image-to-image' in (folder / 'README.md').read_text()
 
 
+def test_half_precision_is_a_small_model_to_translate_with(tmp_path, capsys):
+    """The generators alone, which translate as before; all that reads models reads it."""
+    write_run(tmp_path / 'run', steps=(3,))
+    flags = [f'--model={tmp_path}/run', f'--output={tmp_path}/half', '--dtype=float16']
+    assert export.main(flags) == 0
+    assert 'a2b: half-precision weights, which change pixels by ' in capsys.readouterr().out
+    assert not (tmp_path / 'half' / 'discriminators.safetensors').exists()
+    full = interop.load_pretrained(tmp_path / 'run')
+    half = interop.load_pretrained(tmp_path / 'half', discriminators=True)
+    assert half.keys() == {'a2b', 'b2a'}
+    for name, network in half.items():
+        rounded = jax.tree.map(lambda x: np.float32(np.float16(x)), full[name].params)
+        jax.tree.map(np.testing.assert_array_equal, network.params, rounded)
+    size = sum(2 * leaf.size for n in full.values() for leaf in jax.tree.leaves(n.params))
+    assert (tmp_path / 'half' / 'model.safetensors').stat().st_size < size + 2000
+    assert 'discriminator (' not in (tmp_path / 'half' / 'README.md').read_text()
+
+
+def test_what_half_precision_cannot_hold_is_refused(tmp_path, capsys):
+    network = random_network()
+    network.params['out']['bias'][0] = 1e6
+    interop.save_pretrained(tmp_path / 'model', {'a2b': network})
+    flags = [f'--model={tmp_path}/model', f'--output={tmp_path}/out', '--dtype=float16']
+    assert export.main(flags) == 2
+    assert 'a2b has weights that float16 cannot hold' in capsys.readouterr().err
+    assert export.main([*flags, '--format=onnx']) == 2
+    assert '--dtype=float16 is of --format=safetensors' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
 def test_pytorch_loads_all_four_networks(tmp_path):
     torch = pytest.importorskip('torch')
     import torch_networks as published

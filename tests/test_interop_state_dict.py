@@ -9,7 +9,14 @@ from cyclegan_jax.interop.state_dict import from_state_dict, make_module, to_sta
 torch = pytest.importorskip('torch')
 import torch_networks as published  # noqa: E402
 
-RESNET = {'kind': 'resnet', 'num_blocks': 2, 'upsample': 'transpose', 'dropout': 0.0, 'width': 4}
+RESNET = {
+    'downsample': 'stride',
+    'kind': 'resnet',
+    'num_blocks': 2,
+    'upsample': 'transpose',
+    'dropout': 0.0,
+    'width': 4,
+}
 UNET = {'kind': 'unet', 'num_downs': 5, 'dropout': 0.0, 'width': 4}
 
 # Name, PyTorch module, what its keys must be read as, side of a test image.
@@ -21,20 +28,24 @@ CASES = {
     'huggan': (lambda: published.HugganResNet((3,), 2, 4), RESNET | {'upsample': 'nearest'}, 32),
     'unet_128': (lambda: published.UNet(3, 1, 2, 7), UNET | {'num_downs': 7, 'width': 2}, 128),
     'unet_256': (lambda: published.UNet(3, 3, 2, 8), UNET | {'num_downs': 8, 'width': 2}, 256),
-    'patch': (lambda: published.Patch(3, 8, 3), {'kind': 'patch', 'num_layers': 3, 'width': 8}, 64),
+    'patch': (
+        lambda: published.Patch(3, 8, 3),
+        {'kind': 'patch', 'downsample': 'stride', 'num_layers': 3, 'width': 8},
+        64,
+    ),
     'patch_1': (
         lambda: published.Patch(3, 8, 1),
-        {'kind': 'patch', 'num_layers': 1, 'width': 8},
+        {'kind': 'patch', 'downsample': 'stride', 'num_layers': 1, 'width': 8},
         64,
     ),
     'patch_5': (
         lambda: published.Patch(3, 2, 5),
-        {'kind': 'patch', 'num_layers': 5, 'width': 2},
+        {'kind': 'patch', 'downsample': 'stride', 'num_layers': 5, 'width': 2},
         128,
     ),
     'patch_huggan': (
         lambda: published.Patch(3, 8, 3, huggan=True),
-        {'kind': 'huggan', 'num_layers': 3, 'width': 8},
+        {'kind': 'huggan', 'downsample': 'stride', 'num_layers': 3, 'width': 8},
         64,
     ),
     'pixel': (lambda: published.Pixel(3, 8), {'kind': 'pixel', 'width': 8}, 16),

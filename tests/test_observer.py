@@ -34,6 +34,7 @@ def test_samples_and_scores_of_a_bfloat16_run_are_computed_in_float32(tmp_path):
             scalars=lambda *_: None, images=lambda step, grids: shown.update(grids)
         ),
         None,
+        'lsgan',
     )
     observer.evaluate(1, generators)
     np.testing.assert_array_equal(scored[0], expected)

@@ -337,6 +337,20 @@ def test_the_whole_recipe_in_bfloat16_and_in_parts(whole_recipe):
     assert 'all-gather' not in text
 
 
+def test_a_rare_penalty_counts_as_often_as_it_is_left_out():
+    """One of two updates has it, with twice the weight; the other's is the plain recipe's."""
+    judges = lambda states, i: jax.tree.leaves(states[i].discriminators)
+    rare, doubled, plain = (
+        run(steps=2, **loss)
+        for loss in ({'penalty_weight': 1.0, 'penalty_every': 2}, {'penalty_weight': 2.0}, {})
+    )
+    first = [metrics['discriminator/penalty_a'] for metrics in rare[1]]
+    np.testing.assert_allclose(first, [doubled[1][0]['discriminator/penalty_a'], 0], rtol=1e-5)
+    for x, y in zip(judges(rare[0], 1), judges(doubled[0], 1), strict=True):
+        np.testing.assert_allclose(x, y, atol=5e-5)
+    assert plain[1][1]['gradient_norm/a'] != rare[1][1]['gradient_norm/a']
+
+
 def test_unlike_channels_need_an_identity_weight_of_0():
     nets = networks.make_networks({'a': 3, 'b': 1}, {'width': 4, 'num_blocks': 0}, {'width': 4})
     with pytest.raises(ValueError, match=r'a has 3 channels and b has 1.*identity_weight to 0'):

@@ -26,13 +26,19 @@ PARTS = {
     'relax': {'loss.cycle_weight_end': 3.0, 'loss.identity_weight_end': 1.0},
     'slow': {'optimizer.discriminator_rate': 1e-4},
     'scales': {'discriminator.kind': 'two_scale'},
+    'blur': {
+        'generator.downsample': 'blur',
+        'generator.upsample': 'blur',
+        'discriminator.downsample': 'blur',
+    },
 }
-# What each recipe has of them: none, all, one alone, all but one.
+COMBINED = tuple(part for part in PARTS if part != 'blur')  # that costs time in the generators
+# What each recipe has of them: none, all combined, one alone, all of these but one.
 RECIPES = {
     'plain': (),
-    'all': tuple(PARTS),
+    'all': COMBINED,
     **{part: (part,) for part in PARTS},
-    **{f'all but {part}': tuple(other for other in PARTS if other != part) for part in PARTS},
+    **{f'all but {part}': tuple(other for other in COMBINED if other != part) for part in COMBINED},
 }
 WEIGHTS = ('trained', 'average')
 

@@ -18,7 +18,7 @@ from cyclegan_jax.data.images import as_rgb
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import measures
 from cyclegan_jax.evaluation.measures import Images, Scores, Translations, as_they_are
-from cyclegan_jax.evaluation.scores import METRICS, SCORES, Features
+from cyclegan_jax.evaluation.metric import Features, Metric
 from cyclegan_jax.sharding import Batched
 
 _SHA256 = 'inception_sha256'  # in a file of features
@@ -30,7 +30,7 @@ class Direction:
 
     Args:
       extractor: runs the networks of the distribution scores.
-      metrics: names of METRICS.
+      metrics: what to compute, as `scores.parse` gives them.
       count: how many translations there are to score.
       real: real images of the target domain, or their features by name, which are enough for
         distribution scores.
@@ -49,7 +49,7 @@ class Direction:
     def __init__(
         self,
         extractor: 'Extractor',
-        metrics: Sequence[str],
+        metrics: Sequence[Metric],
         *,
         count: int,
         real: Images | Mapping[str, np.ndarray],
@@ -60,7 +60,7 @@ class Direction:
         other: Images | None = None,
         legacy: bool = False,
     ):
-        self.metrics = [metric for name, metric in METRICS.items() if name in metrics]
+        self.metrics = metrics
         self._distances = [metric for metric in self.metrics if metric.features]
         self._extractor, self._real, self.count = extractor, real, count
         self.inputs, self.truth, self.other = inputs, truth, other
@@ -110,7 +110,8 @@ class Direction:
 
     def warnings(self, scores: Scores) -> list[str]:
         """What a reader of the scores should know; one line each."""
-        alarms = (SCORES[name].alarm(scores[name]) for name in SCORES if name in scores)
+        shown = [score for metric in self.metrics for score in metric.scores]
+        alarms = [score.alarm(scores[score.name]) for score in shown if score.name in scores]
         found = [alarm for alarm in alarms if alarm]
         floor = self.baselines.get('floor', {'images': self.count})
         if floor['images'] != self.count:
@@ -234,16 +235,14 @@ class Collector:
         self._waiting = []
 
 
-def save_features(
-    path: str | os.PathLike, features: Mapping[str, np.ndarray], sha256: str | None
-) -> None:
-    """Writes features by name for `load_features`, but for those that are larger than the images.
+def save_features(path: str | os.PathLike, direction: Direction, sha256: str | None) -> None:
+    """Writes a direction's real features for `load_features`.
 
     Args:
       sha256: of the FID network's weights; None if they were not used.
     """
-    kinds = {metric.features for metric in METRICS.values() if metric.features}
-    kept = {kind.name: features[kind.name] for kind in kinds if kind.kept and kind.name in features}
+    kinds = {metric.features for metric in direction.metrics if metric.features}
+    kept = {kind.name: direction.real_features[kind.name] for kind in kinds if kind.kept}
     with storage.whole(path) as temporary, temporary.open('wb') as file:
         np.savez(file, **kept, **{_SHA256: sha256 or ''})
 

@@ -12,7 +12,14 @@ from tqdm import tqdm
 from cyclegan_jax.data import images, synthetic
 from cyclegan_jax.data.sources import Folder
 from cyclegan_jax.errors import UserError, check_at_least, check_choice
-from cyclegan_jax.evaluation import inception_weights, labels, paired, report, scores
+from cyclegan_jax.evaluation import (
+    feature_network,
+    inception_weights,
+    labels,
+    paired,
+    report,
+    scores,
+)
 from cyclegan_jax.evaluation.direction import Direction, Extractor, load_features, save_features
 from cyclegan_jax.evaluation.measures import View, as_they_are
 
@@ -28,6 +35,7 @@ def evaluate_folders(
     truth: PathLike | None = None,
     metrics: str | Iterable[str] | None = None,
     inception: PathLike | None = None,
+    features: str | None = None,
     batch_size: int = 16,
     save_real: PathLike | None = None,
 ) -> dict:
@@ -42,6 +50,7 @@ def evaluate_folders(
       metrics: names of `scores.METRICS`; those computed by default for None. What cannot be
         computed is left out, and said so.
       inception: the FID network's weights; None: what the environment variable names.
+      features: a network of one's own, see `feature_network.load`.
       batch_size: images in a call of a network.
       save_real: keeps the features of `real` there (.npz), to be used in its place.
 
@@ -52,8 +61,8 @@ def evaluate_folders(
       UserError: folders that are empty or do not match, or no score that can be computed.
     """
     check_at_least('batch_size', batch_size, 1)
-    names = scores.parse(metrics)
-    weights = inception_weights.find(inception, any(map(scores.needs_weights, names)))
+    wanted = scores.parse(metrics, others=feature_network.load(features) if features else ())
+    weights = inception_weights.find(inception, scores.needs_weights(wanted))
     paths = {'fake': fake, 'real': real, 'other_real': other_real, 'input': input, 'truth': truth}
     folders = {
         name: _open(name, path)
@@ -71,13 +80,12 @@ def evaluate_folders(
         scores.CLASSES: 'needs --predictions',
         scores.CYCLE: 'needs --workdir',
     }
-    left_out = scores.lacking(names, reasons)
-    for name in names:
-        features = scores.METRICS[name].features
-        if known is not None and features and features.name not in known:
-            left_out[name] = 'not in the file of --real'
-    scores.check_some(names, left_out)
-    computed = [name for name in names if name not in left_out]
+    left_out = scores.lacking(wanted, reasons)
+    for metric in wanted:
+        if known is not None and metric.features and metric.features.name not in known:
+            left_out[metric.name] = 'not in the file of --real'
+    scores.check_some(wanted, left_out)
+    computed = [metric for metric in wanted if metric.name not in left_out]
 
     fake_pictures = folders['fake']
     direction = Direction(
@@ -92,7 +100,7 @@ def evaluate_folders(
     recorded = report.record(direction, direction.score(as_they_are(fake_pictures)))
     recorded['warnings'] += _warnings(fake_pictures, sizes)
     if save_real:
-        save_features(save_real, direction.real_features, weights.sha256)
+        save_features(save_real, direction, weights.sha256)
     described = {
         name: {
             'path': str(paths[name]),

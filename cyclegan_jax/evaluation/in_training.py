@@ -1,12 +1,12 @@
 """Scores while a run goes on, and which of its checkpoints is the best so far."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping, Sequence
 
 from cyclegan_jax.data import Dataset
 from cyclegan_jax.data.synthetic import PALETTES
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.evaluation import inception_weights, report, scores
-from cyclegan_jax.evaluation.scores import SCORES
+from cyclegan_jax.evaluation import feature_network, inception_weights, report, scores
+from cyclegan_jax.evaluation.metric import Metric
 from cyclegan_jax.evaluation.test_set import TestSet, Translate
 
 
@@ -22,21 +22,29 @@ class Scorer:
       keep_best: a score and a direction, 'psnr_a2b'; '' for none.
       best: what `score` returned of the best checkpoint so far, if the run has one.
       name: that of the data set, which knows the palette of the rendered ones.
+      features: a network of one's own, see `feature_network.load`; '' for none.
 
     Raises:
       UserError: a metric or a score that does not exist, or cannot be computed.
     """
 
     def __init__(
-        self, dataset: Dataset, metrics: str, keep_best: str, best: Mapping | None, name: str
+        self,
+        dataset: Dataset,
+        metrics: str,
+        keep_best: str,
+        best: Mapping | None,
+        name: str,
+        features: str = '',
     ):
-        chosen = scores.parse(metrics, 'evaluate_metrics')
-        weights = inception_weights.find(None, any(map(scores.needs_weights, chosen)))
+        others = feature_network.load(features) if features else []
+        chosen = scores.parse(metrics, 'evaluate_metrics', others)
+        weights = inception_weights.find(None, scores.needs_weights(chosen))
         self._tests = TestSet(dataset, chosen, weights=weights, palette=PALETTES.get(name))
         self.unavailable = self._tests.unavailable
         scores.check_some(chosen, self.unavailable)
         if keep_best:
-            _check(keep_best, chosen, self.unavailable)
+            _check(keep_best, chosen, others, self.unavailable)
         self._keep_best = keep_best
         self._best = best if best and best.get('score') == keep_best else None
 
@@ -52,9 +60,9 @@ class Scorer:
             direction = self._tests.directions[name]
             texts = [f'{name}:']
             for score, value in scored.items():
-                if score not in SCORES:
+                if (declared := scores.named(score)) is None:
                     continue  # a detail
-                known = dict(report.known(direction.baselines, scored, SCORES[score]))
+                known = dict(report.known(direction.baselines, scored, declared))
                 found[f'{score}_{name}'] = value
                 scalars[f'evaluation/{score}/{name}'] = value
                 scalars |= {f'evaluation/{score}/{name}_{b}': v for b, v in known.items()}
@@ -68,19 +76,25 @@ class Scorer:
         if not self._keep_best:
             return None
         value = found[self._keep_best]
-        sign = -1 if SCORES[self._keep_best.rpartition('_')[0]].better == 'lower' else 1
+        sign = -1 if scores.named(self._keep_best.rpartition('_')[0]).better == 'lower' else 1
         if self._best is not None and sign * value <= sign * self._best['value']:
             return None
         self._best = {'score': self._keep_best, 'value': value}
         return self._best
 
 
-def _check(keep_best: str, chosen: Iterable[str], unavailable: Mapping[str, str]) -> None:
+def _check(
+    keep_best: str,
+    chosen: Sequence[Metric],
+    others: Sequence[Metric],
+    unavailable: Mapping[str, str],
+) -> None:
     """Raises UserError unless evaluations will have this score, in this direction."""
     score, _, direction = keep_best.rpartition('_')
-    metric = scores.of_score(score)
+    known = [*scores.METRICS.values(), *others]
+    metric = scores.of_score(score, known)
     if metric is None or direction not in ('a2b', 'b2a'):
-        names = ', '.join(name for name in SCORES if scores.of_score(name))
+        names = ', '.join(score.name for m in known for score in m.scores if score.better)
         raise UserError(
             f'keep_best is {keep_best!r}; it must be a score and a direction, such as psnr_a2b; '
             f'scores: {names}.'
@@ -90,9 +104,10 @@ def _check(keep_best: str, chosen: Iterable[str], unavailable: Mapping[str, str]
         why = f'{score} is computed of {only} only; set --config.keep_best={score}_{only}.'
     elif metric.name in unavailable:
         why = f'{metric.name} cannot be computed: {unavailable[metric.name]}.'
-    elif metric.name not in chosen:
+    elif metric not in chosen:
+        computed = ', '.join(sorted(m.name for m in chosen))
         why = (
-            f'{metric.name} is not computed, only {", ".join(sorted(chosen))}; choose another, or '
+            f'{metric.name} is not computed, only {computed}; choose another, or '
             'put it into --config.evaluate_metrics.'
         )
     else:

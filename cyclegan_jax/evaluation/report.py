@@ -2,27 +2,33 @@
 
 import importlib.metadata
 import platform
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 from cyclegan_jax.evaluation.direction import Direction
 from cyclegan_jax.evaluation.measures import Scores
-from cyclegan_jax.evaluation.scores import BASELINES, METRICS, SCORES, Score
+from cyclegan_jax.evaluation.metric import Metric, Score
+from cyclegan_jax.evaluation.scores import BASELINES, named
 
 _PACKAGES = ('cyclegan_jax', 'jax', 'jaxlib', 'flax', 'numpy', 'scipy', 'pillow')
 
 
-def protocol(metrics: Sequence[str], sha256: str | None) -> dict:
-    """What the scores of `metrics` depend on beside the images.
+def protocol(metrics: Sequence[Metric], sha256: str | None) -> dict:
+    """What the scores depend on beside the images.
 
     Args:
       sha256: of the Inception weights; None if they were not used.
     """
-    resized = {}
-    for features in dict.fromkeys(METRICS[name].features for name in metrics):
-        if features and features.resize:
-            users = [m.name for m in METRICS.values() if m.features == features]
-            resized[', '.join(users)] = features.resize
-    return {'inception_sha256': sha256, 'resize': resized, 'versions': _versions()}
+    users = defaultdict(list)
+    for metric in metrics:
+        if metric.features and metric.features.resize:
+            users[metric.features].append(metric.name)
+    return {
+        'inception_sha256': sha256,
+        'resize': {', '.join(names): f.resize for f, names in users.items()},
+        'features_sha256': {', '.join(names): f.sha256 for f, names in users.items() if f.sha256},
+        'versions': _versions(),
+    }
 
 
 def record(direction: Direction, scores: Scores) -> dict:
@@ -48,7 +54,7 @@ def known(baselines: Mapping[str, Scores], scores: Scores, score: Score) -> Iter
 def table(title: str, recorded: Mapping) -> str:
     """Text of a `record`: each score, where it is better, and what to read it against."""
     scores = recorded['scores']
-    shown = [SCORES[name] for name in scores if name in SCORES]
+    shown = [score for score in map(named, scores) if score]
     beside = {s.name: dict(known(recorded['baselines'], scores, s)) for s in shown}
     columns = [name for name in BASELINES if any(name in cells for cells in beside.values())]
     rows = [['', 'score', 'better', *(name.replace('_', ' ') for name in columns)]]

@@ -1,95 +1,30 @@
 """The table of scores: all that is known of each; flags, checks, tables and logs read it here.
 
-A metric is what can be asked for, as in --metrics=paired. Its scores are the numbers that are shown
-of it: psnr, ssim, l1. What it computes beside them is detail, which is written but not shown.
-
 A new metric is an entry in METRICS and the functions that the entry names.
 """
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
-from typing import Any
+import re
+from collections.abc import Iterable, Mapping
 
 import numpy as np
 
 from cyclegan_jax.errors import UserError, check_choice
 from cyclegan_jax.evaluation import distances, inception, measures, randconv
 from cyclegan_jax.evaluation.measures import Images
-
-# What a metric may need, beside translations; who asks for scores says what is lacking.
-WEIGHTS = 'weights of the FID network'
-ONE_SIZE = 'pictures of one size'
-REAL = 'real pictures, not only their features'
-TRUTH = 'the right translation of each input'
-CLASSES = 'the classes that each translation should show'
-CYCLE = 'a generator for the way back'
-
-
-@dataclass(frozen=True)
-class Score:
-    """A number that tables and logs show.
-
-    better: 'lower' or 'higher'; '' for a diagnosis, by which no checkpoint is called the best.
-    factor: by which tables multiply it.
-    spread, shuffled: names of details: its spread; the same score of wrong pairs.
-    alarm: what a value gives reason to fear; '' for nothing.
-    """
-
-    name: str
-    better: str = ''
-    factor: int = 1
-    spread: str = ''
-    shuffled: str = ''
-    alarm: Callable[[float], str] = lambda value: ''
-
-
-@dataclass(frozen=True)
-class Features:
-    """What sets of images are compared by.
-
-    name: what they are called in a file of --save-real.
-    prepare: (uint8 (h, w, 3), its number, images in the set) -> array of one shape.
-    network: (params, batch of these (n, ...)) -> features (n, ...); None: they are the features.
-    params: from the FID network's weights, which may be None, to the network's parameters.
-    resize: what the protocol says of it.
-    kept: whether --save-real keeps them.
-    """
-
-    name: str
-    prepare: Callable[[np.ndarray, int, int], np.ndarray]
-    network: Callable | None = None
-    params: Callable[[Any], Any] = lambda weights: weights
-    resize: str = ''
-    kept: bool = True
-
-
-@dataclass(frozen=True, kw_only=True)
-class Metric:
-    """How the scores of one name are computed.
-
-    A distance between sets of images gives `features` and `distance`: two sets of features ->
-    {suffix of the name: value}. Its floor and ceiling are known to `direction.Direction`. Any other
-    gives `measures`, of which each makes a measure of a direction, or None where there is nothing
-    to measure; and `baselines`, that make images (or None) to be put in the place of translations,
-    to be scored by the first of the measures.
-
-    needs: of the constants above.
-    directions: in which it exists.
-    default: whether it is computed if none is asked for by name.
-    biased: whether it grows as the sets get smaller.
-    """
-
-    name: str
-    scores: tuple[Score, ...]
-    needs: tuple[str, ...] = ()
-    directions: tuple[str, ...] = ('a2b', 'b2a')
-    default: bool = True
-    biased: bool = False
-    features: Features | None = None
-    distance: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None
-    measures: tuple[Callable, ...] = ()
-    baselines: Mapping[str, Callable] = field(default_factory=dict)
-
+from cyclegan_jax.evaluation.metric import (
+    CLASSES,
+    CYCLE,
+    ONE_SIZE,
+    REAL,
+    TRUTH,
+    WEIGHTS,
+    Features,
+    Metric,
+    Score,
+    frechet,
+    kernel,
+    kernel_score,
+)
 
 # Metrics that share features share their cost. No two may have one name.
 RANDCONV = Features(
@@ -109,22 +44,11 @@ def _of_fid_network(protocol: str) -> list[Metric]:
         network=inception.features,
         resize=inception.PROTOCOLS[protocol],
     )
-    shared = {'features': features, 'needs': (WEIGHTS,), 'default': protocol == 'pytorch'}
-    fid, kid = f'fid_{protocol}', f'kid_{protocol}'
+    shared = {'needs': (WEIGHTS,), 'default': protocol == 'pytorch'}
     return [
-        Metric(
-            name=fid,
-            scores=(Score(fid, 'lower'),),
-            distance=lambda x, y: {'': distances.frechet(x, y)},
-            biased=True,
-            **shared,
-        ),
-        Metric(name=kid, scores=(_kid(kid),), distance=distances.kid_and_spread, **shared),
+        frechet(f'fid_{protocol}', features, **shared),
+        kernel(f'kid_{protocol}', features, **shared),
     ]
-
-
-def _kid(name: str) -> Score:
-    return Score(name, 'lower', factor=1000, spread=f'{name}_std')  # printed so, by convention
 
 
 def _likeness(name: str, better: str) -> Score:
@@ -164,13 +88,7 @@ METRICS = {
         *_of_fid_network('pytorch'),
         *_of_fid_network('clean'),
         *_of_fid_network('tensorflow'),
-        Metric(
-            name='randconv_kid_v1',
-            scores=(_kid('randconv_kid_v1'),),
-            needs=(ONE_SIZE,),
-            features=RANDCONV,
-            distance=distances.kid_and_spread,
-        ),
+        kernel('randconv_kid_v1', RANDCONV, needs=(ONE_SIZE,)),
         Metric(
             name='swd',
             scores=(Score('swd', 'lower'),),
@@ -227,23 +145,35 @@ METRICS = {
     )
 }
 SCORES = {score.name: score for metric in METRICS.values() for score in metric.scores}
+# Those of the user's network. No name has a _, so that kid_x_std is none.
+OF_NETWORK = re.compile(r'(frechet|kid)_[a-z0-9.-]+')
 
 # What scores are read against, from the lowest hurdle for a translator to the highest.
 BASELINES = ('floor', 'ceiling', 'untranslated', 'mean_image', 'shuffled', 'label_ceiling')
 
 
-def parse(names: str | Iterable[str] | None, flag: str = '--metrics') -> list[str]:
-    """Names of METRICS, each once, from a list that may be one text with commas; None: default.
+def parse(
+    names: str | Iterable[str] | None, flag: str = '--metrics', others: Iterable[Metric] = ()
+) -> list[Metric]:
+    """The metrics of a list of names, which may be one text with commas; None: the default ones.
+
+    Args:
+      flag: what errors call the list.
+      others: of the user's network. If none of them is named, all are: why else give it.
 
     Raises:
-      UserError: one that does not exist; `flag` is what it calls the list.
+      UserError: one that does not exist.
     """
+    others = {metric.name: metric for metric in others}
+    known = METRICS | others
     if names is None:
-        return [metric.name for metric in METRICS.values() if metric.default]
+        return [metric for metric in known.values() if metric.default]
     names = [n.strip() for n in names.split(',')] if isinstance(names, str) else list(names)
     for name in names:
-        check_choice(flag, name, list(METRICS))
-    return list(dict.fromkeys(names))
+        check_choice(flag, name, list(known))
+    if not others.keys() & names:
+        names += others
+    return [metric for name, metric in known.items() if name in names]
 
 
 def overview() -> str:
@@ -256,27 +186,23 @@ def overview() -> str:
     return '\n'.join(lines)
 
 
-def needs_weights(name: str) -> bool:
-    return WEIGHTS in METRICS[name].needs
+def needs_weights(metrics: Iterable[Metric]) -> bool:
+    return any(WEIGHTS in metric.needs for metric in metrics)
 
 
-def lacking(names: Iterable[str], reasons: Mapping[str, str]) -> dict[str, str]:
-    """{metric: why} of the metrics asked for that cannot be computed.
+def lacking(metrics: Iterable[Metric], reasons: Mapping[str, str]) -> dict[str, str]:
+    """{name: why} of the metrics asked for that cannot be computed.
 
     Args:
       reasons: {need: why it cannot be met, or '' if it can}, of the needs above.
     """
-    found = {
-        metric.name: next(filter(None, map(reasons.get, metric.needs)), '')
-        for metric in METRICS.values()
-        if metric.name in names
-    }
+    found = {m.name: next(filter(None, map(reasons.get, m.needs)), '') for m in metrics}
     return {name: why for name, why in found.items() if why}
 
 
-def check_some(names: Iterable[str], unavailable: Mapping[str, str]) -> None:
+def check_some(metrics: Iterable[Metric], unavailable: Mapping[str, str]) -> None:
     """Raises UserError if none of the metrics asked for can be computed."""
-    if not set(names) - unavailable.keys():
+    if all(metric.name in unavailable for metric in metrics):
         raise UserError(f'no score can be computed: {listed(unavailable)}')
 
 
@@ -288,8 +214,14 @@ def listed(unavailable: Mapping[str, str]) -> str:
     return ', '.join(f'{", ".join(names)} ({why})' for why, names in by_reason.items())
 
 
-def of_score(name: str) -> Metric | None:
-    """The metric that computes a score by which checkpoints can be compared."""
-    if name not in SCORES or not SCORES[name].better:
-        return None
-    return next(metric for metric in METRICS.values() if SCORES[name] in metric.scores)
+def named(name: str) -> Score | None:
+    """The score of a name, also of the user's network of an earlier process; None for a detail."""
+    if name in SCORES or not OF_NETWORK.fullmatch(name):
+        return SCORES.get(name)
+    return kernel_score(name) if name.startswith('kid') else Score(name, 'lower')
+
+
+def of_score(name: str, metrics: Iterable[Metric]) -> Metric | None:
+    """Of these, the metric that computes a score by which checkpoints can be compared."""
+    found = (m for m in metrics for score in m.scores if score.name == name and score.better)
+    return next(found, None)

@@ -1,7 +1,7 @@
 """Both directions of a data set, scored on its test images."""
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 import numpy as np
@@ -12,6 +12,7 @@ from cyclegan_jax.evaluation import inception_weights, paired, scores
 from cyclegan_jax.evaluation.direction import Direction, Extractor
 from cyclegan_jax.evaluation.inception_weights import Weights
 from cyclegan_jax.evaluation.measures import Images, Scores, View
+from cyclegan_jax.evaluation.metric import Metric
 
 # (direction, uint8 (n, h, w, c)) -> the translations, uint8
 Translate = Callable[[str, np.ndarray], np.ndarray]
@@ -30,7 +31,7 @@ class TestSet:
       unavailable: {metric: why} of the metrics that were asked for but cannot be computed.
 
     Args:
-      metrics: names of `scores.METRICS`.
+      metrics: as `scores.parse` gives them.
       weights: of the FID network.
       paired: whether test images of one name, but for a last `_A` or `_B`, are translations of each
         other. Found out where it is None: rendered sets, and names that all end so (facades, maps).
@@ -47,7 +48,7 @@ class TestSet:
     def __init__(
         self,
         dataset: Dataset,
-        metrics: Iterable[str],
+        metrics: Sequence[Metric],
         *,
         weights: Weights = _NO_WEIGHTS,
         paired: bool | None = None,
@@ -74,7 +75,7 @@ class TestSet:
                 [
                     metric
                     for metric in metrics
-                    if metric not in self.unavailable and name in scores.METRICS[metric].directions
+                    if metric.name not in self.unavailable and name in metric.directions
                 ],
                 count=len(images[source]),
                 real=images[target],

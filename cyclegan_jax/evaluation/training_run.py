@@ -14,7 +14,7 @@ from cyclegan_jax import data, storage
 from cyclegan_jax.checkpoint import CheckpointError, Checkpoints
 from cyclegan_jax.data import synthetic
 from cyclegan_jax.errors import UserError, check_at_least, shortlist
-from cyclegan_jax.evaluation import inception_weights, report, scores
+from cyclegan_jax.evaluation import feature_network, inception_weights, report, scores
 from cyclegan_jax.evaluation.test_set import Keep, TestSet
 from cyclegan_jax.interop import Network, load_checkpoint, make_module, shown_weights
 from cyclegan_jax.sharding import Batched
@@ -28,6 +28,7 @@ def evaluate_run(
     weights: str | None = None,
     metrics: str | Iterable[str] | None = None,
     inception: str | os.PathLike | None = None,
+    features: str | None = None,
     paired: bool | None = None,
     legacy: bool = False,
     batch_size: int = 16,
@@ -45,6 +46,7 @@ def evaluate_run(
       metrics: names of `scores.METRICS`; those computed by default for None. What cannot be
         computed is left out, and said so.
       inception: the FID network's weights; None: what the environment variable names.
+      features: a network of one's own, see `feature_network.load`.
       paired, legacy, batch_size: see `TestSet`.
       save_images: writes the translations below this folder, as step_N/a2b/NAME.png.
       overwrite: whether that may hold images already.
@@ -56,7 +58,8 @@ def evaluate_run(
     Raises:
       UserError: no such run or checkpoint, a data set that is gone, no score that can be computed.
     """
-    workdir, names = storage.as_path(workdir, '--workdir'), scores.parse(metrics)
+    workdir = storage.as_path(workdir, '--workdir')
+    wanted = scores.parse(metrics, others=feature_network.load(features) if features else ())
     check_at_least('batch_size', batch_size, 1)
     config = _read_config(workdir)
     steps = _steps(workdir, step)
@@ -65,20 +68,20 @@ def evaluate_run(
     if save_images and not overwrite:
         for each in [first[0], *steps[1:]]:
             _check_empty(Path(save_images, f'step_{each}'))
-    inception = inception_weights.find(inception, any(map(scores.needs_weights, names)))
+    inception = inception_weights.find(inception, scores.needs_weights(wanted))
     # Without a cache only those training images are decoded that the floor needs.
     dataset = data.load(**config['data'] | {'cache': 0.0}, seed=config['seed'], batch_size=1)
     test_set = TestSet(
         dataset,
-        names,
+        wanted,
         weights=inception,
         paired=paired,
         palette=synthetic.PALETTES.get(config['data'].get('name')),
         legacy=legacy,
         batch_size=batch_size,
     )
-    scores.check_some(names, test_set.unavailable)
-    protocol = report.protocol(names, inception.sha256) | {
+    scores.check_some(wanted, test_set.unavailable)
+    protocol = report.protocol(wanted, inception.sha256) | {
         'images': 'test images as the run resizes them; translations rounded to uint8, as in PNG',
         'dtype': 'float32',
         'image_size': dataset.image_size,

@@ -128,18 +128,33 @@ class _Graph:
         pads = self.constant(f'{name}/pads', np.array([0, 0, width, width] * 2, np.int64))
         return self.node('Pad', [x, pads], output=name, mode='reflect')
 
-    def double(self, x):
-        """Twice the size, each pixel repeated."""
+    def blur_down(self, x, channels):
+        name = f'blur_{len(self.nodes)}'
+        window = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16
+        windows = self.constant(f'{name}/weight', np.tile(window, (channels, 1, 1, 1)))
+        sides = {'kernel_shape': [3, 3], 'strides': [2, 2], 'group': channels}
+        return self.node('Conv', [self.reflect(x, 1), windows], output=name, **sides)
+
+    def double(self, x, kind):
+        """Twice the size, each pixel repeated, or by `ops.blur.blur_up`."""
         name = f'double_{len(self.nodes)}'
         scales = self.constant(f'{name}/scales', np.array([1, 1, 2, 2], np.float32))
         return self.node(
             'Resize',
             [x, '', scales],
             output=name,
-            mode='nearest',
-            coordinate_transformation_mode='asymmetric',
-            nearest_mode='floor',
+            **_DOUBLINGS[kind],
         )
+
+
+_DOUBLINGS = {
+    'nearest': {
+        'mode': 'nearest',
+        'coordinate_transformation_mode': 'asymmetric',
+        'nearest_mode': 'floor',
+    },
+    'blur': {'mode': 'linear', 'coordinate_transformation_mode': 'half_pixel'},
+}
 
 
 def _resnet(graph, spec, x):
@@ -150,14 +165,16 @@ def _resnet(graph, spec, x):
 
     x = norm_relu(graph.conv(graph.reflect(x, 3), 'in'), width)
     for i in range(2):
-        x = norm_relu(graph.conv(x, f'down_{i}', stride=2, padding=1), width * 2 ** (i + 1))
+        channels, blurs = width * 2 ** (i + 1), spec['downsample'] == 'blur'
+        x = norm_relu(graph.conv(x, f'down_{i}', stride=1 if blurs else 2, padding=1), channels)
+        x = graph.blur_down(x, channels) if blurs else x
     for i in range(spec['num_blocks']):
         y = norm_relu(graph.conv(graph.reflect(x, 1), f'block_{i}', 'conv_0'), width * 4)
         y = graph.norm(graph.conv(graph.reflect(y, 1), f'block_{i}', 'conv_1'), width * 4)
         x = graph.node('Add', [x, y])
     for i in range(2):
-        if spec['upsample'] == 'nearest':
-            x = graph.conv(graph.double(x), f'up_{i}', padding=1)
+        if spec['upsample'] != 'transpose':
+            x = graph.conv(graph.double(x, spec['upsample']), f'up_{i}', padding=1)
         else:
             x = graph.conv(x, f'up_{i}', up=True)
         x = norm_relu(x, width * 2 ** (1 - i))

@@ -128,10 +128,11 @@ def shown_weights(weights: str | None, config: Mapping) -> str:
     return weights or ('average' if config.get('average') else 'trained')
 
 
-def save_pretrained(folder: Path, networks: Mapping[str, Network]) -> None:
+def save_pretrained(folder: Path, networks: Mapping[str, Network], dtype=np.float32) -> None:
     """Writes our exchange format, generators and discriminators to a file each, and config.json.
 
-    The config repeats the headers of the files, for people and for the hub.
+    The config repeats the headers of the files, for people and for the hub. Files of half precision
+    are read as float32, as all others are.
     """
     folder.mkdir(parents=True, exist_ok=True)
     config = {}
@@ -142,6 +143,7 @@ def save_pretrained(folder: Path, networks: Mapping[str, Network]) -> None:
         }
         if chosen:
             params = {name: jax.device_get(network.params) for name, network in chosen.items()}
+            params = jax.tree.map(lambda leaf: np.asarray(leaf, dtype), params)
             tensors = traverse_util.flatten_dict(params, sep='/')
             write_safetensors(folder / file, tensors, {_HEADER: json.dumps(header)})
         config |= header

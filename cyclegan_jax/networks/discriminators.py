@@ -7,9 +7,9 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from cyclegan_jax.errors import UserError
+from cyclegan_jax.errors import UserError, check_choice
 from cyclegan_jax.networks.description import HUGGAN_CODE, TORCH_CODE, Described, TorchLayer
-from cyclegan_jax.ops import Conv, instance_norm
+from cyclegan_jax.ops import Conv, blur_down, instance_norm
 
 Array = jax.Array
 
@@ -18,11 +18,13 @@ class PatchDiscriminator(Described):
     """Judges overlapping patches: (n, h, w, c) to logits (n, h', w', 1), float32.
 
     `num_layers` strided blocks and one more of stride 1: 3 see patches of 70x70 pixels, the paper's
-    choice (1 to 5 see 16, 34, 70, 142, 286).
+    choice (1 to 5 see 16, 34, 70, 142, 286). With `downsample` 'blur' strides are 1, and a blur
+    that halves the size follows: see `ops.blur`.
     """
 
     width: int = 64
     num_layers: int = 3
+    downsample: str = 'stride'
     dtype: jnp.dtype = jnp.float32
 
     last_stride = 1
@@ -31,15 +33,25 @@ class PatchDiscriminator(Described):
     @nn.compact
     def __call__(self, x: Array) -> Array:
         conv = functools.partial(Conv, kernel=4, padding=1, dtype=self.dtype)
-        x = nn.leaky_relu(conv(self.width, stride=2, bias=True, name='conv_0')(x), 0.2)
+        blurs = self.downsample == 'blur'
+        first = conv(self.width, stride=1 if blurs else 2, bias=True, name='conv_0')
+        x = nn.leaky_relu(first(x), 0.2)
+        x = blur_down(x) if blurs else x
         for i in range(1, self.num_layers + 1):
             stride = 2 if i < self.num_layers else self.last_stride
-            x = conv(self.width * min(2**i, 8), stride=stride, name=f'conv_{i}')(x)
+            features, halves = self.width * min(2**i, 8), stride == 2 and blurs
+            x = conv(features, stride=1 if halves else stride, name=f'conv_{i}')(x)
             x = instance_norm(x, slope=0.2)
+            x = blur_down(x) if halves else x
         x = conv(1, padding=self.last_padding, bias=True, name='out')(x)
         return x.astype(jnp.float32)
 
-    torch_code = TORCH_CODE
+    _strided_code = TORCH_CODE  # that of the network without blur
+
+    @property
+    def torch_code(self) -> str | None:
+        return None if self.downsample == 'blur' else self._strided_code
+
     torch_last = 2  # place of the last convolution, counted from that before it: norm, ReLU
 
     @property
@@ -48,6 +60,7 @@ class PatchDiscriminator(Described):
 
     @nn.nowrap
     def check(self) -> None:
+        check_choice('discriminator.downsample', self.downsample, ('stride', 'blur'))
         if not 1 <= self.num_layers <= 16:
             raise UserError(
                 f'discriminator.num_layers is {self.num_layers}; it must be at least 1 and at '
@@ -60,6 +73,8 @@ class PatchDiscriminator(Described):
 
     @nn.nowrap
     def torch_layers(self) -> list[TorchLayer]:
+        if self.torch_code is None:
+            return []
         places = [0, *range(2, 3 * self.num_layers + 2, 3)]
         layers = [TorchLayer(f'model.{place}', (f'conv_{i}',)) for i, place in enumerate(places)]
         return [*layers, TorchLayer(f'model.{places[-1] + 1 + self.torch_last}', ('out',))]
@@ -72,7 +87,7 @@ class PatchDiscriminator(Described):
         is_huggan = 0 in places and places[-1] == 3 * num_layers + 3
         if 0 not in places or is_huggan != (cls is HugganDiscriminator):
             return None
-        return {'width': weights['model.0'][0], 'num_layers': num_layers}
+        return {'width': weights['model.0'][0], 'num_layers': num_layers, 'downsample': 'stride'}
 
 
 class HugganDiscriminator(PatchDiscriminator):
@@ -80,7 +95,7 @@ class HugganDiscriminator(PatchDiscriminator):
 
     last_stride = 2
     last_padding = (2, 1)
-    torch_code = HUGGAN_CODE
+    _strided_code = HUGGAN_CODE
     torch_flags = None
     torch_last = 3  # norm, ReLU, padding
 
@@ -97,10 +112,11 @@ class TwoScaleDiscriminator(PatchDiscriminator):
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        judge = functools.partial(PatchDiscriminator, self.width, self.num_layers, self.dtype)
+        fields = self.width, self.num_layers, self.downsample, self.dtype
+        judge = functools.partial(PatchDiscriminator, *fields)
         return judge(name='full')(x), judge(name='half')(nn.avg_pool(x, (2, 2), (2, 2)))
 
-    torch_code = None
+    _strided_code = None
     torch_flags = None
 
     @property

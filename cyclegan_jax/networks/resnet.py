@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cyclegan_jax.errors import check_at_least, check_choice
 from cyclegan_jax.networks.description import HUGGAN_CODE, TORCH_CODE, Described, TorchLayer
-from cyclegan_jax.ops import Conv, instance_norm, reflect_pad
+from cyclegan_jax.ops import Conv, blur_down, blur_up, instance_norm, reflect_pad
 
 Array = jax.Array
 
@@ -32,17 +32,23 @@ class ResNetBlock(nn.Module):
         return x + instance_norm(conv(name='conv_1')(y))
 
 
+def _repeat(x: Array) -> Array:
+    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+
+
 class ResNetGenerator(Described):
     """Johnson et al.'s (2016) generator as CycleGAN uses it: 9 blocks for 256 px, 6 for 128 px.
 
     Takes sides that are multiples of 4, and returns images of the same size. `upsample` is
-    'transpose' (the paper and its PyTorch code) or 'nearest' (huggan's code). With `remat`,
+    'transpose' (the paper and its PyTorch code), 'nearest' (huggan's code) or 'blur', `downsample`
+    is 'stride' or 'blur': see `ops.blur`. With `remat`,
     training keeps only what enters each block, and computes the block again for its gradients.
     """
 
     channels: int
     width: int = 64
     num_blocks: int = 9
+    downsample: str = 'stride'
     upsample: str = 'transpose'
     dropout: float = 0.0
     remat: bool = False
@@ -54,14 +60,17 @@ class ResNetGenerator(Described):
         block = nn.remat(ResNetBlock, static_argnums=2) if self.remat else ResNetBlock
         x = instance_norm(conv(self.width, 7, name='in')(reflect_pad(x, 3)), slope=0)
         for i in range(2):
-            down = conv(self.width * 2 ** (i + 1), 3, stride=2, padding=1, name=f'down_{i}')
+            stride = 2 if self.downsample == 'stride' else 1
+            down = conv(self.width * 2 ** (i + 1), 3, stride=stride, padding=1, name=f'down_{i}')
             x = instance_norm(down(x), slope=0)
+            x = x if self.downsample == 'stride' else blur_down(x)
         for i in range(self.num_blocks):
             x = block(self.dropout, self.dtype, name=f'block_{i}')(x, train)
         for i in range(2):
             features, name = self.width * 2 ** (1 - i), f'up_{i}'
-            if self.upsample == 'nearest':
-                x = jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
+            if self.upsample != 'transpose':
+                double = blur_up if self.upsample == 'blur' else _repeat
+                x = double(x)
                 x = conv(features, 3, padding=1, name=name)(x)
             else:
                 x = conv(features, 3, up=True, name=name)(x)
@@ -74,22 +83,27 @@ class ResNetGenerator(Described):
 
     @nn.nowrap
     def check(self) -> None:
-        check_choice('generator.upsample', self.upsample, ('transpose', 'nearest'))
+        check_choice('generator.downsample', self.downsample, ('stride', 'blur'))
+        check_choice('generator.upsample', self.upsample, ('transpose', 'nearest', 'blur'))
         check_at_least('generator.num_blocks', self.num_blocks, 0)
 
     @property
-    def torch_code(self) -> str:
+    def torch_code(self) -> str | None:
+        if 'blur' in (self.downsample, self.upsample):
+            return None
         return HUGGAN_CODE if self.upsample == 'nearest' else TORCH_CODE
 
     @property
     def torch_flags(self) -> str | None:
         # Dropout moves the keys, and the PyTorch code's cycle_gan trains and tests without.
-        if self.upsample == 'nearest' or self.num_blocks not in (6, 9) or self.dropout:
+        if self.torch_code != TORCH_CODE or self.num_blocks not in (6, 9) or self.dropout:
             return None
         return f'--netG resnet_{self.num_blocks}blocks --ngf {self.width}'
 
     @nn.nowrap
     def torch_layers(self) -> list[TorchLayer]:
+        if self.torch_code is None:
+            return []
         huggan = self.upsample == 'nearest'
         block = 'block' if huggan else 'conv_block'
         second = 6 if self.dropout and not huggan else 5  # dropout takes a place of its own
@@ -118,6 +132,7 @@ class ResNetGenerator(Described):
         return {
             'width': weights['model.1'][0],
             'num_blocks': len({match[1] for match in blocks if match}),
+            'downsample': 'stride',
             'upsample': 'nearest' if any('.block.' in key for key in weights) else 'transpose',
             'dropout': 0.5 if any(key.endswith('.conv_block.6') for key in weights) else 0.0,
         }
