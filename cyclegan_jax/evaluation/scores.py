@@ -19,6 +19,7 @@ from cyclegan_jax.evaluation.measures import Images
 # What a metric may need, beside translations; who asks for scores says what is lacking.
 WEIGHTS = 'weights of the FID network'
 ONE_SIZE = 'pictures of one size'
+PHOTOGRAPHS = 'photographs: 8 bits of grey, RGB or RGBA'
 REAL = 'real pictures, not only their features'
 TRUTH = 'the right translation of each input'
 CLASSES = 'the classes that each translation should show'
@@ -48,11 +49,13 @@ class Features:
     """What sets of images are compared by.
 
     name: what they are called in a file of --save-real.
-    prepare: (uint8 (h, w, 3), its number, images in the set) -> array of one shape.
+    prepare: (image, its number, images in the set) -> array of one shape. Of photographs the image
+      is uint8 (h, w, 3); of others it is float32 (h, w, c) in [-1, 1].
     network: (params, batch of these (n, ...)) -> features (n, ...); None: they are the features.
     params: from the FID network's weights, which may be None, to the network's parameters.
     resize: what the protocol says of it.
     kept: whether --save-real keeps them.
+    any_pixels: whether they are of other than photographs, too.
     """
 
     name: str
@@ -61,6 +64,7 @@ class Features:
     params: Callable[[Any], Any] = lambda weights: weights
     resize: str = ''
     kept: bool = True
+    any_pixels: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,7 +103,7 @@ RANDCONV = Features(
     params=lambda _: randconv.parameters(),
 )
 # The patches of an image are larger than the image.
-PATCHES = Features('patches', prepare=distances.patches, kept=False)
+PATCHES = Features('patches', prepare=distances.patches, kept=False, any_pixels=True)
 
 
 def _of_fid_network(protocol: str) -> list[Metric]:
@@ -184,11 +188,12 @@ METRICS = {
                 _likeness('psnr', 'higher'),
                 _likeness('ssim', 'higher'),
                 _likeness('l1', 'lower'),
+                _likeness('l1_in_units', ''),  # of other than photographs
             ),
             needs=(ONE_SIZE, TRUTH),
             measures=(
-                lambda d: measures.likeness(d.truth),
-                lambda d: measures.shuffled_likeness(d.truth),
+                lambda d: measures.likeness(d.truth, d.pixels),
+                lambda d: measures.shuffled_likeness(d.truth, d.pixels),
             ),
             baselines={'untranslated': _untranslated, 'mean_image': _mean_image},
         ),
@@ -196,7 +201,7 @@ METRICS = {
             name='cycle',
             scores=tuple(map(Score, ('cycle_psnr', 'cycle_ssim', 'cycle_l1'))),
             needs=(CYCLE,),
-            measures=(lambda d: measures.reconstruction(d.inputs),),
+            measures=(lambda d: measures.reconstruction(d.inputs, d.input_pixels),),
         ),
         Metric(
             name='labels',
@@ -267,11 +272,16 @@ def lacking(names: Iterable[str], reasons: Mapping[str, str]) -> dict[str, str]:
       reasons: {need: why it cannot be met, or '' if it can}, of the needs above.
     """
     found = {
-        metric.name: next(filter(None, map(reasons.get, metric.needs)), '')
+        metric.name: next(filter(None, map(reasons.get, _needs(metric))), '')
         for metric in METRICS.values()
         if metric.name in names
     }
     return {name: why for name, why in found.items() if why}
+
+
+def _needs(metric: Metric) -> tuple[str, ...]:
+    of_features = metric.features is not None and not metric.features.any_pixels
+    return (*metric.needs, PHOTOGRAPHS) if of_features else metric.needs
 
 
 def check_some(names: Iterable[str], unavailable: Mapping[str, str]) -> None:
