@@ -30,7 +30,6 @@ DOORS = {
     'onnx': ('inference/onnx_graph.py',),
     'onnxruntime': ('inference/runtimes.py',),
     'openvino': ('inference/runtimes.py',),
-    'tifffile': ('data/arrays.py',),
     'fcntl': (),  # neither is there on Windows; what replaces them are portalocker and psutil
     'resource': ('process.py',),
     'tensorflow': (),

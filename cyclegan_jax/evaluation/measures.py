@@ -77,7 +77,7 @@ class Mean:
 def likeness(truth: Images, pixels: Pixels = PHOTOGRAPHS) -> Mean:
     """Likeness to the right translations: psnr (dB), ssim, l1 (of images in [-1, 1]).
 
-    Of other than photographs also l1_in_units, which is l1 in the data's own units. And psnr_capped,
+    Of other than photographs also l1_in_units, which is l1 in the data's own units; psnr_capped is
     the share of images that equal their truth, of which psnr is but 100 dB.
     """
 
