@@ -5,10 +5,17 @@ import io
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from PIL import Image
+from small_run import TINY
 
-from cyclegan_jax import data, visuals
+from configs import synthetic
+from cyclegan_jax import data, train, visuals
 from cyclegan_jax.data import arrays
 from cyclegan_jax.errors import UserError
+from cyclegan_jax.evaluation import evaluate_run
+from cyclegan_jax.export import main as main_export
+from cyclegan_jax.inference import Translator
+from cyclegan_jax.log import read_metrics
 from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels, from_json, make_pixels
 
 
@@ -147,3 +154,42 @@ def test_samples_show_named_channels_in_a_window():
     heat = visuals.shown(image, make_pixels('a', show='red:heat', **fields))
     np.testing.assert_array_equal(heat, [[[0, 0, 0]]])
     assert visuals.shown(image, PHOTOGRAPHS) is image
+
+
+@pytest.mark.slow
+def test_a_run_from_five_channels_to_one_is_scored_exported_and_translates(tmp_path, capsys):
+    """Of 16 bits and of floats, with truth: each by the range that the run has measured."""
+    config = synthetic.get_config()
+    config.update_from_flattened_dict(
+        TINY
+        | {'data.channels_a': 5, 'data.dtype_a': 'uint16', 'data.bands_a': 'r,y,g,c,b'}
+        | {'data.channels_b': 1, 'data.dtype_b': 'float32', 'data.range': 'minmax'}
+        | {'data.show_a': 'r,g,b', 'data.show_b': '0:heat', 'loss.identity_weight': 5.0}
+        | {'batch_size': 8, 'max_steps': 2, 'evaluate_every': 2, 'sample_every': 2}
+        | {'evaluate_metrics': 'paired,swd,randconv_kid_v1', 'keep_best': 'psnr_a2b'}
+    )
+    workdir = tmp_path / 'run'
+    assert train.main(config, workdir) == 0, capsys.readouterr().err
+    records = read_metrics(workdir)
+    assert not any('generator/identity_a' in record for record in records)
+    scored = next(r for r in records if 'evaluation/psnr/a2b' in r)
+    assert scored['evaluation/l1_in_units/a2b'] > 0 and 'evaluation/swd/b2a' in scored
+    assert not any('randconv' in name for name in scored), 'is of photographs'
+    translator = Translator.from_pretrained(workdir)
+    source, target = translator.pixels
+    assert (source.dtype, target.dtype) == ('uint16', 'float32') and target.high[0] < 1
+    image = np.full((16, 16, 5), 40000, np.uint16)
+    output = translator(image)
+    assert output.shape == (16, 16, 1) and output.dtype == np.float32
+    assert target.low[0] <= output.min() and output.max() <= target.high[0]
+    assert (
+        main_export([f'--model={workdir}', f'--output={tmp_path / "out"}', '--format=safetensors'])
+        == 0
+    )
+    exported = Translator.from_pretrained(tmp_path / 'out')
+    assert exported.pixels == translator.pixels
+    np.testing.assert_array_equal(exported(image), output)
+    with pytest.raises(UserError, match='not Pillow images'):
+        translator(Image.new('RGB', (16, 16)))
+    [found] = evaluate_run(workdir, metrics='paired')
+    assert found['a2b']['scores']['psnr'] == pytest.approx(scored['evaluation/psnr/a2b'], rel=1e-4)
