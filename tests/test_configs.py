@@ -240,6 +240,22 @@ def test_slips_on_the_command_line_are_told_without_a_traceback(argument, said, 
     assert said in result.stderr and 'Traceback' not in result.stderr
 
 
+def test_sizes_and_ranges_are_pairs_in_a_file_and_on_the_command_line(tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        'from configs import default\n\n\ndef get_config():\n'
+        '    config = default.get_config()\n    config.data.crop_size = (64, 128)\n'
+        '    config.data.range_a = (-1000, 2000)\n    return config\n'
+    )
+    code = (
+        'import sys; from cyclegan_jax import flags\nflags.parse_flags(sys.argv)\n'
+        'data = flags._CONFIG.value.data; print(data.crop_size, data.load_size, data.range_a)'
+    )
+    command = [sys.executable, '-c', code, f'--config={tmp_path}/mine.py', '--workdir=x']
+    command += ['--config.data.load_size=(70, 130)']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == '(64, 128) (70, 130) (-1000, 2000)\n', done.stderr
+
+
 def test_a_config_that_is_not_there_is_named(tmp_path):
     result = main('--config=configs/nope.py', f'--workdir={tmp_path}')
     assert result.returncode == 1

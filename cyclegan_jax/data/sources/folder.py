@@ -44,7 +44,7 @@ class Folder(Source):
         every = (*EXTENSIONS, *arrays.SUFFIXES)
         photographs = pixels is None or pixels.as_pillow
         self.files, others = _image_files(self._root, EXTENSIONS if photographs else every)
-        if not self.files and photographs:
+        if not self.files and pixels is not None:
             self.files, others = _image_files(self._root, every)
         if not self.files:
             raise UserError(
