@@ -9,7 +9,7 @@ from PIL import Image
 from small_run import TINY
 
 from configs import synthetic
-from cyclegan_jax import data, train, visuals
+from cyclegan_jax import data, losses, program, train, visuals
 from cyclegan_jax.data import arrays
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import evaluate_run
@@ -154,6 +154,18 @@ def test_samples_show_named_channels_in_a_window():
     heat = visuals.shown(image, make_pixels('a', show='red:heat', **fields))
     np.testing.assert_array_equal(heat, [[[0, 0, 0]]])
     assert visuals.shown(image, PHOTOGRAPHS) is image
+
+
+def test_unlike_channels_have_no_identity_loss_and_the_log_says_so(caplog):
+    config = synthetic.get_config()
+    config.loss.update(identity_weight=5.0, identity_weight_end=1.0)
+    with caplog.at_level('INFO'):
+        assert program._loss(config, {'a': 5, 'b': 5}) == config.loss and not caplog.text
+        loss = program._loss(config, {'a': 5, 'b': 1})
+    assert 'No identity loss: domain a has 5 channels and b 1' in caplog.text
+    assert losses.term_weights(loss)['identity'] == 0 and 'identity' not in losses.relaxing_terms(
+        loss
+    )
 
 
 @pytest.mark.slow
