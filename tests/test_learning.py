@@ -62,7 +62,7 @@ def test_translation_is_learnt(tmp_path):
 
 def test_five_bands_of_16_bits_are_learnt(tmp_path):
     """The same scenes in more bands and finer steps; scored in 16 bits, by the run itself."""
-    fields = {'data.channels_a': 5, 'data.channels_b': 5, 'max_steps': 150, 'evaluate_every': 150}
+    fields = {'data.channels_a': 5, 'data.channels_b': 5, 'max_steps': 100, 'evaluate_every': 100}
     fields |= {'data.dtype_a': 'uint16', 'data.dtype_b': 'uint16', 'evaluate_metrics': 'paired'}
     command = [sys.executable, 'main.py', '--config=configs/synthetic.py', f'--workdir={tmp_path}']
     command += [f'--config.{name}={value}' for name, value in fields.items()]
