@@ -45,8 +45,23 @@ def get_config() -> ConfigDict:
     # or 'crop', 'scale_width', 'scale_width_and_crop', 'none'
     config.data.resize = 'resize_and_crop'
     config.data.flip = True  # mirror half of the images, left to right
-    config.data.channels_a = 3  # 1 (grey), 3 (RGB) or 4 (RGBA)
+    config.data.channels_a = 3  # 1 (grey), 3 (RGB), 4 (RGBA); others are read as arrays
     config.data.channels_b = 3  # those of domain b
+    # What follows is for pictures that are no photographs: docs/pictures.md
+    config.data.dtype_a = 'uint8'  # type of the values: 'uint8', 'uint16', 'float32'
+    config.data.dtype_b = 'uint8'  # that of domain b
+    config.data.range = 'type'  # what networks see as -1 and 1: 'type', 'minmax', 'percentile'
+    config.data.range_a = config_dict.placeholder(object)  # instead: (low, high), or one a channel
+    config.data.range_b = config_dict.placeholder(object)  # that of domain b
+    config.data.outside = 'clip'  # of values outside of the range; or 'refuse' the picture
+    config.data.not_finite = 'refuse'  # of NaN and infinity; or 'low': the low end of the range
+    config.data.pages = 'channels'  # of files with pages or slices; or 'pictures': each is one
+    config.data.bands_a = ''  # names of the channels: 'blue,green,red,infrared'
+    config.data.bands_b = ''  # those of domain b
+    config.data.show_a = ''  # ~ channels in samples: 'red,green,blue', '0', 'thermal:heat'
+    config.data.show_b = ''  # ~ those of domain b
+    config.data.window_a = config_dict.placeholder(object)  # ~ (black, white) in samples
+    config.data.window_b = config_dict.placeholder(object)  # ~ that of domain b
     config.data.max_images = config_dict.placeholder(int)  # ~ use the first so many of each domain
     config.data.cache = 4.0  # ~ GiB for decoded images; a set that needs more is decoded anew
     config.data.num_threads = 4  # ~ that decode images; changes the speed, never the result

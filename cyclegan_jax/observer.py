@@ -138,8 +138,11 @@ class Observer:
         self._samples = {domain: images[:columns] for domain, images in samples.items()}
 
         # Always in float32: what is shown and scored is what `translate` gives.
+        pixels = dataset.pixels
         functions = {
-            direction: make_translate(network.clone(dtype=jnp.float32))
+            direction: make_translate(
+                network.clone(dtype=jnp.float32), pixels[direction[0]], pixels[direction[-1]]
+            )
             for direction, network in networks.generators.items()
         }
         # One image a device: the large ones of a grid need not fit into memory together.
@@ -152,6 +155,11 @@ class Observer:
         lines = [
             f'{name} ({self._domains[name]}): {count} training images'
             for name, count in self._dataset.lengths.items()
+        ]
+        lines += [
+            f'{name} ({self._domains[name]}): {pixels.describe()}'
+            for name, pixels in self._dataset.pixels.items()
+            if not pixels.photographs
         ]
         lines += [f'skipped {line}' for line in self._dataset.skipped]
         if self._dataset.test_split_missing:
@@ -221,15 +229,17 @@ class Observer:
         fake_b, fake_a = translate('a2b', real_a), translate('b2a', real_b)
         a, b = self._domains['a'], self._domains['b']
         rows = [
-            (a, real_a),
-            (f'{a} to {b}', fake_b),
-            (f'back to {a}', translate('b2a', fake_b)),
-            (b, real_b),
-            (f'{b} to {a}', fake_a),
-            (f'back to {b}', translate('a2b', fake_a)),
+            (a, 'a', real_a),
+            (f'{a} to {b}', 'b', fake_b),
+            (f'back to {a}', 'a', translate('b2a', fake_b)),
+            (b, 'b', real_b),
+            (f'{b} to {a}', 'a', fake_a),
+            (f'back to {b}', 'b', translate('a2b', fake_a)),
         ]
         if jax.process_index() == 0:
-            grid = visuals.grid(rows)
+            pixels = self._dataset.pixels
+            shown = [(label, visuals.shown(images, pixels[d])) for label, d, images in rows]
+            grid = visuals.grid(shown)
             folder = self._workdir / 'samples'
             log.attempt(folder, visuals.save_png, folder / f'step_{step}.png', grid)
             log.attempt(folder, visuals.write_gallery, self._workdir, f'{a} and {b}')

@@ -20,6 +20,7 @@ from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation.in_training import Scorer
 from cyclegan_jax.observer import Observer
+from cyclegan_jax.pixels import saved_pixels
 from cyclegan_jax.program import make_networks, make_program
 from cyclegan_jax.storage import read_json, write_json
 from cyclegan_jax.train_state import TrainState
@@ -32,7 +33,7 @@ class Run:
 
     state: where to start from; the first step donates it.
     step: the compiled update.
-    batches: uint8, global and on the devices, from the one on that `state` asks for.
+    batches: stored images, global and on the devices, from the one on that `state` asks for.
     metadata: what every checkpoint says of its run.
     averages: metrics of the steps since the last log line, of the process that saved `state`.
     schedule: from the number of finished updates to the learning rate of the next one.
@@ -93,6 +94,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         process_count=jax.process_count(),
         gather=hosts.gather,
         left_out=None if config.allow_data_change else saved.get('left_out'),
+        measured=saved_pixels(saved, 'the checkpoint'),
     )
     hosts.agree(
         {'the data set': dataset.fingerprint, **dataset.lengths, 'left out': dataset.left_out},
@@ -102,7 +104,7 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
     total_steps = config.schedule.num_epochs * steps_per_epoch
     total_steps = min(total_steps, config.max_steps or total_steps)
     checks.check_total_steps(total_steps)
-    program = make_program(config, nets, mesh, dataset.image_size, steps_per_epoch)
+    program = make_program(config, nets, mesh, dataset.image_size, steps_per_epoch, dataset.pixels)
     checks.check_memory(program.state)
     scorer = _make_scorer(config, dataset, checkpoints) if config.evaluate_every else None
 

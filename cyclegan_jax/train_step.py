@@ -3,6 +3,7 @@
 import functools
 import zlib
 from collections.abc import Callable, Mapping
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -13,25 +14,22 @@ from cyclegan_jax import losses
 from cyclegan_jax.augmentation import make_augmentation
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.networks import Networks
+from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels
 from cyclegan_jax.train_state import TrainState
 
 Array = jax.Array
 Metrics = dict[str, Array]
 
 
-def to_float(images: Array) -> Array:
-    """uint8 in [0, 255] to float32 in [-1, 1]."""
-    return images.astype(jnp.float32) / 127.5 - 1
+def make_translate(
+    generator, source: Pixels = PHOTOGRAPHS, target: Pixels = PHOTOGRAPHS
+) -> Callable[[Mapping, Array], Array]:
+    """Builds (params, stored images) -> stored images, to be jitted, of a generator module."""
 
+    def translate(params: Mapping, images: Array) -> Array:
+        return target.to_stored(generator.apply({'params': params}, source.to_float(images)))
 
-def to_uint8(images: Array) -> Array:
-    """float32 in [-1, 1] to uint8, rounded to the nearest; the reference cuts off."""
-    return jnp.round((jnp.clip(images, -1, 1) + 1) * 127.5).astype(jnp.uint8)
-
-
-def make_translate(generator) -> Callable[[Mapping, Array], Array]:
-    """Builds (params, uint8 images) -> uint8 images, to be jitted, of a generator module."""
-    return lambda params, images: to_uint8(generator.apply({'params': params}, to_float(images)))
+    return translate
 
 
 def make_train_step(
@@ -44,9 +42,10 @@ def make_train_step(
     augment: str = '',
     average: float = 0.0,
     accumulate: int = 1,
+    pixels: Mapping[str, Pixels] = MappingProxyType({'a': PHOTOGRAPHS, 'b': PHOTOGRAPHS}),
     pair_calls: bool,
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
-    """Builds the step, to be jitted: (state, {'a', 'b'}: (n, h, w, c) uint8) -> (state, metrics).
+    """Builds the step, to be jitted: (state, {'a', 'b'}: (n, h, w, c)) -> (state, metrics).
 
     Both gradients are taken at the old parameters, and the discriminators see the fakes of the
     generators' own forward pass, through the pools: the reference's arithmetic.
@@ -63,6 +62,7 @@ def make_train_step(
         does not fit. The gradients are the mean over the parts: those of the whole batch. Each
         device's share of the batch must be a multiple. Only what is drawn, for dropout, `augment`
         and the penalty, differs.
+      pixels: what the images of {'a', 'b'} hold.
       pair_calls: whether a network sees two batches in one call where it can (a generator its real
         and its identity batch, a discriminator real and fake). It is quicker where a batch alone
         is too small to keep the device busy, and takes more memory.
@@ -116,7 +116,7 @@ def make_train_step(
         factors = {name: end + (1 - end) * decay(state.step) for name, end in relaxing.items()}
 
         def generator_gradients(batch, part):
-            real = {domain: to_float(images) for domain, images in batch.items()}
+            real = {domain: pixels[domain].to_float(images) for domain, images in batch.items()}
 
             def generate(params, direction, purpose, *batches):
                 key = key_for(f'{direction}/{purpose}', part if accumulate > 1 else None)
@@ -159,7 +159,8 @@ def make_train_step(
             def total(params):
                 terms, scores = {}, {}
                 for domain, images in batch.items():
-                    seen = disturb(to_float(images), key_for(f'seen_real/{domain}', part))
+                    real = pixels[domain].to_float(images)
+                    seen = disturb(real, key_for(f'seen_real/{domain}', part))
                     seen_fake = disturb(fakes[domain], key_for(f'seen_fake/{domain}', part))
                     real, fake = discriminate(params, domain, seen, seen_fake)
                     terms[domain] = losses.discriminator_adversarial(gan, real, fake)

@@ -13,9 +13,40 @@ from PIL import Image, ImageDraw, ImageFont
 
 from cyclegan_jax.data.images import as_rgb
 from cyclegan_jax.log import read_metrics
+from cyclegan_jax.pixels import Pixels
 from cyclegan_jax.storage import whole
 
+# Of COLOUR_MAPS, from low to high, evenly spaced.
+_COLOURS = {
+    'heat': np.array([(0, 0, 0), (0.4, 0, 0.5), (0.9, 0.2, 0.1), (1, 0.8, 0.1), (1, 1, 1)]),
+}
 _INK, _PAPER = (40, 40, 40), (255, 255, 255)
+
+
+def shown(images: np.ndarray, pixels: Pixels) -> np.ndarray:
+    """Stored images (..., channels) as people see them: uint8 (..., 3), or as they are, if uint8.
+
+    Of other than photographs one channel is grey, or as its colour map has it, and three are red,
+    green and blue; those that `pixels` names, or the first. Black and white are the ends of its
+    window, or of its range.
+    """
+    if pixels.photographs:
+        return images
+    channels = pixels.shown or ((0, 1, 2) if pixels.channels >= 3 else (0,))
+    values = images.astype(np.float32)[..., list(channels)]
+    if pixels.window:
+        low, high = (np.float32(end) for end in pixels.window)
+    else:
+        ends = (np.broadcast_to(end, pixels.channels) for end in (pixels.low, pixels.high))
+        low, high = (end[list(channels)].astype(np.float32) for end in ends)
+    values = np.clip((values - low) / (high - low), 0, 1)
+    if pixels.colours:
+        colours = _COLOURS[pixels.colours]
+        places = np.linspace(0, 1, len(colours))
+        values = np.stack([np.interp(values[..., 0], places, c) for c in colours.T], axis=-1)
+    elif len(channels) == 1:
+        values = np.repeat(values, 3, axis=-1)
+    return np.round(values * 255).astype(np.uint8)
 
 
 def grid(rows: Sequence[tuple[str, np.ndarray]]) -> np.ndarray:

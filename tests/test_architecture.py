@@ -35,12 +35,14 @@ DOORS = {
     'tensorflow': (),
 }
 
-# Imports go one way: what each room may import of the others. `errors` and `storage`, which know
-# nothing of the rest, are for all; rooms that are not listed are at the far end, and may use any.
-EVERYONE = {'errors', 'storage'}
+# Imports go one way: what each room may import of the others. `errors`, `storage` and `pixels`,
+# which know nothing of the rest, are for all; rooms that are not listed are at the far end, and may
+# use any.
+EVERYONE = {'errors', 'storage', 'pixels'}
 ROOMS = {
     'errors': set(),
     'storage': set(),
+    'pixels': set(),
     'arguments': set(),
     'process': set(),
     'bucket': set(),

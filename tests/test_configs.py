@@ -124,6 +124,16 @@ def test_each_field_says_whether_it_may_change():
         'data.flip',
         'data.channels_a',
         'data.channels_b',
+        'data.dtype_a',
+        'data.dtype_b',
+        'data.range',
+        'data.range_a',
+        'data.range_b',
+        'data.outside',
+        'data.not_finite',
+        'data.pages',
+        'data.bands_a',
+        'data.bands_b',
         'generator.kind',
         'generator.width',
         'generator.num_blocks',
@@ -237,6 +247,22 @@ def test_slips_on_the_command_line_are_told_without_a_traceback(argument, said, 
     result = main('--config=configs/synthetic.py', f'--workdir={tmp_path}', argument)
     assert result.returncode == 1
     assert said in result.stderr and 'Traceback' not in result.stderr
+
+
+def test_sizes_and_ranges_are_pairs_in_a_file_and_on_the_command_line(tmp_path):
+    (tmp_path / 'mine.py').write_text(
+        'from configs import default\n\n\ndef get_config():\n'
+        '    config = default.get_config()\n    config.data.crop_size = (64, 128)\n'
+        '    config.data.range_a = (-1000, 2000)\n    return config\n'
+    )
+    code = (
+        'import sys; from cyclegan_jax import flags\nflags.parse_flags(sys.argv)\n'
+        'data = flags._CONFIG.value.data; print(data.crop_size, data.load_size, data.range_a)'
+    )
+    command = [sys.executable, '-c', code, f'--config={tmp_path}/mine.py', '--workdir=x']
+    command += ['--config.data.load_size=(70, 130)']
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout == '(64, 128) (70, 130) (-1000, 2000)\n', done.stderr
 
 
 def test_a_config_that_is_not_there_is_named(tmp_path):

@@ -487,7 +487,7 @@ def test_equal_files_are_warned_of(root, caplog):
         ({'source': 'folders'}, r"data\.source is 'folders'; .*did you mean 'folder'\?"),
         ({'resize': 'scale'}, r"data\.resize is 'scale'; choose one of .*scale_width"),
         ({'crop_size': 0}, r'data\.crop_size is 0; it must be a positive'),
-        ({'channels_b': 2}, r'data\.channels_b is 2; it must be 1'),
+        ({'channels_b': 0}, r'data\.channels_b is 0; it must be at least 1'),
         ({'batch_size': 0}, 'batch_size is 0; it must be at least 1'),
         ({'batch_size': 9}, 'batch_size is 9, but domain a has only 8 usable'),
         ({'max_images': 0}, r'data\.max_images is 0; it must be at least 1'),

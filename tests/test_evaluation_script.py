@@ -14,6 +14,7 @@ from cyclegan_jax import evaluate, evaluation
 from cyclegan_jax.checkpoint import CheckpointError
 from cyclegan_jax.evaluation import inception_weights, scores, training_run
 from cyclegan_jax.interop.files import write_safetensors
+from cyclegan_jax.pixels import PHOTOGRAPHS
 
 
 def write_images(folder, images, suffix='.png'):
@@ -384,7 +385,8 @@ def test_the_results_are_plain_and_in_float32_for_a_bfloat16_run(workdir, tmp_pa
 def test_pictures_of_one_name_in_two_folders_are_both_saved(tmp_path):
     assert training_run._stems(['a/1.png', 'a/2.jpg']) == ['1', '2']
     assert training_run._stems(['/x/a/1.png', '/x/b/1.png', '/x/2.png']) == ['a/1', 'b/1', '2']
-    keep = training_run._png_writer(tmp_path, {'a': ['t/1.png', 't/1.jpg'], 'b': ['t/1.png']})
+    pixels = {'a': PHOTOGRAPHS, 'b': PHOTOGRAPHS}
+    keep = training_run._writer(tmp_path, {'a': ['t/1.png', 't/1.jpg'], 'b': ['t/1.png']}, pixels)
     keep('a2b', 0, blocks(2, 16, 16))
     saved = sorted(p.relative_to(tmp_path).as_posix() for p in tmp_path.rglob('*.png'))
     assert saved == ['a2b/1.jpg.png', 'a2b/1.png.png']

@@ -338,7 +338,6 @@ def test_parameters_that_are_not_finite_are_never_saved(tmp_path, capsys):
         ({'discriminator.num_layers': 5}, 'too small for a discriminator with num_layers 5'),
         ({'data.name': 'spots'}, "'spots'"),
         ({'data.source': 'folder', 'data.path': 'nowhere'}, 'nowhere'),
-        ({'data.channels_b': 1}, 'identity_weight to 0'),
         ({'generator.kind': 'vit'}, "generator.kind is 'vit'"),
         ({'generator.kind': 'unet', 'generator.remat': True}, 'generator.remat is True'),
     ],

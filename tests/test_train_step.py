@@ -9,6 +9,7 @@ from jax.sharding import AxisType, PartitionSpec
 
 from configs import default
 from cyclegan_jax import networks, sharding, train_state, train_step
+from cyclegan_jax.pixels import PHOTOGRAPHS
 
 NETS = networks.make_networks(
     {'a': 3, 'b': 3}, {'width': 4, 'num_blocks': 1}, {'width': 4, 'num_layers': 2}
@@ -374,9 +375,9 @@ def test_mistakes_in_the_loss_are_told(loss):
 
 def test_uint8_survives_the_way_to_float_and_back():
     every = jnp.arange(256, dtype=jnp.uint8)
-    assert train_step.to_float(every).min() == -1 and train_step.to_float(every).max() == 1
-    floats = train_step.to_float(every)
-    np.testing.assert_array_equal(train_step.to_uint8(floats), every)
-    np.testing.assert_array_equal(train_step.to_uint8(floats - 0.4 / 127.5), every, 'not cut off')
-    extremes = train_step.to_uint8(jnp.array([-3.0, 0.0, 7.0]))
+    assert PHOTOGRAPHS.to_float(every).min() == -1 and PHOTOGRAPHS.to_float(every).max() == 1
+    floats = PHOTOGRAPHS.to_float(every)
+    np.testing.assert_array_equal(PHOTOGRAPHS.to_stored(floats), every)
+    np.testing.assert_array_equal(PHOTOGRAPHS.to_stored(floats - 0.4 / 127.5), every, 'not cut off')
+    extremes = PHOTOGRAPHS.to_stored(jnp.array([-3.0, 0.0, 7.0]))
     np.testing.assert_array_equal(extremes, [0, 128, 255])

@@ -12,6 +12,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from absl import logging
@@ -71,7 +72,7 @@ def decode(
     name = name or _name(source)
     with open_image(source, name, max_pixels) as image:
         if getattr(image, 'is_animated', False):
-            _note('of several frames or pages only the first is used', name)
+            note('of several frames or pages only the first is used', name)
         return to_array(ImageOps.exif_transpose(image), channels, name)
 
 
@@ -106,16 +107,16 @@ def to_array(image: Image.Image, channels: int, name: str = 'image') -> np.ndarr
     """A Pillow image as uint8 (height, width, channels), by the rules of `decode`."""
     check_range(image, name)
     if image.mode.startswith('I;16'):
-        _note('16 bits are rounded to 8', name)
+        note('16 bits are rounded to 8', name)
         wide = np.asarray(image).astype(np.uint32)
         image = Image.fromarray(((wide + 128) // 257).astype(np.uint8))
     elif image.mode == 'CMYK':
-        _note('CMYK is converted to RGB without a colour profile', name)
+        note('CMYK is converted to RGB without a colour profile', name)
         image = image.convert('RGB')
     elif image.has_transparency_data:
         image = image.convert('RGBA')
         if channels != 4:
-            _note('transparency is composited on white', name)
+            note('transparency is composited on white', name)
             image = Image.fromarray(on_white(np.asarray(image)))
     array = np.array(image.convert(MODES[channels]))
     return array.reshape(*array.shape[:2], channels)
@@ -144,16 +145,28 @@ def centre_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 def resize(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Bicubic and antialiased, as Pillow and hence the reference do it.
 
+    Floats may come out a little beyond the extremes of the image.
+
     Args:
-      image: uint8 (height, width, channels).
+      image: uint8, uint16 or float32 (height, width, channels), of any number of channels.
       size: the new (height, width).
     """
     if image.shape[:2] == tuple(size):
         return image
     channels = image.shape[2]
-    pillow = Image.fromarray(image[:, :, 0] if channels == 1 else image)
-    resized = np.array(pillow.resize((size[1], size[0]), Image.Resampling.BICUBIC))
-    return resized.reshape(*size, channels)
+
+    def resized(array: np.ndarray) -> np.ndarray:
+        pillow = Image.fromarray(array)
+        return np.array(pillow.resize((size[1], size[0]), Image.Resampling.BICUBIC))
+
+    if image.dtype == np.uint8 and channels in MODES:
+        return resized(image[:, :, 0] if channels == 1 else image).reshape(*size, channels)
+    # Beside bytes Pillow knows floats, which hold 16 bits exactly.
+    planes = image if image.dtype == np.uint8 else image.astype(np.float32)
+    result = np.stack([resized(planes[:, :, i]) for i in range(channels)], axis=2)
+    if image.dtype == np.uint16:
+        result = np.round(np.clip(result, 0, 65535))
+    return result.astype(image.dtype)
 
 
 def resized_size(
@@ -202,24 +215,39 @@ def open_image(source: PathOrBytes, name: str, max_pixels: int) -> Iterator[Imag
       max_pixels: larger ones are refused.
     """
     name = name or _name(source)
+    with open_file(source, name) as file:
+        try:
+            image = Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError as error:
+            file.seek(0)
+            raise ImageError(name, not_an_image(file.read(16))) from error
+        check_pixels(image.height, image.width, name, max_pixels)
+        yield image
+
+
+def check_pixels(height: int, width: int, name: str, max_pixels: int = MAX_PIXELS) -> None:
+    """Raises ImageError for an image that is too large to be decoded."""
+    if width * height > max_pixels:
+        raise ImageError(name, f'{width} x {height} pixels, over the limit of {max_pixels}')
+
+
+@contextmanager
+def open_file(source: PathOrBytes, name: str) -> Iterator[BinaryIO]:
+    """A file, or the bytes of one; every failure to read it becomes an ImageError.
+
+    Args:
+      name: what errors call it.
+    """
     token = _reading.set(name)
     try:
         # Opening a named pipe would wait forever.
         if not isinstance(source, bytes) and not stat.S_ISREG(Path(source).stat().st_mode):
             raise ImageError(name, 'not a regular file')
         with io.BytesIO(source) if isinstance(source, bytes) else Path(source).open('rb') as file:
-            try:
-                image = Image.open(file, formats=FORMATS)
-            except UnidentifiedImageError as error:
-                file.seek(0)
-                raise ImageError(name, _not_an_image(file.read(16))) from error
-            if image.width * image.height > max_pixels:
-                size = f'{image.width} x {image.height}'
-                raise ImageError(name, f'{size} pixels, over the limit of {max_pixels}')
-            yield image
-    except ImageError:
+            yield file
+    except UserError:
         raise
-    except Exception as error:  # on broken input Pillow's decoders raise nearly anything
+    except Exception as error:  # on broken input decoders raise nearly anything
         if isinstance(error, OSError) and error.strerror:
             raise ImageError(name, error.strerror) from error
         message = str(error).partition('\n')[0] or type(error).__name__
@@ -228,7 +256,7 @@ def open_image(source: PathOrBytes, name: str, max_pixels: int) -> Iterator[Imag
         _reading.reset(token)
 
 
-def _not_an_image(start: bytes) -> str:
+def not_an_image(start: bytes) -> str:
     if not start:
         return 'empty file'
     text = ' '.join(start.decode('ascii', 'backslashreplace').split())
@@ -246,7 +274,8 @@ def _show_warning(message, *args, **kwargs) -> None:
 _show_other, warnings.showwarning = warnings.showwarning, _show_warning
 
 
-def _note(rule: str, name: str) -> None:
+def note(rule: str, name: str) -> None:
+    """Warns of what reading a picture loses, once for each rule."""
     if rule not in _noted:
         _noted.add(rule)
         logging.warning('%s: %s (said once)', name, rule)

@@ -5,6 +5,7 @@ import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
+import numpy as np
 from absl import logging
 
 from cyclegan_jax.data import images
@@ -13,6 +14,7 @@ from cyclegan_jax.data.sources import SOURCES, MissingSplit, open_source
 from cyclegan_jax.data.sources.folder import find_duplicates
 from cyclegan_jax.data.split import Gather, Size, Split, alone
 from cyclegan_jax.errors import UserError, check_at_least, check_choice, describe, shortlist
+from cyclegan_jax.pixels import Pixels, make_pixels
 
 GIB = 2**30
 # What makes a picture useless as a rule: it is pulled out of shape, or all blur.
@@ -37,6 +39,20 @@ def load(
     flip: bool = True,
     channels_a: int = 3,
     channels_b: int = 3,
+    dtype_a: str = 'uint8',
+    dtype_b: str = 'uint8',
+    range: str = 'type',
+    range_a: Sequence | None = None,
+    range_b: Sequence | None = None,
+    outside: str = 'clip',
+    not_finite: str = 'refuse',
+    pages: str = 'channels',
+    bands_a: str = '',
+    bands_b: str = '',
+    show_a: str = '',
+    show_b: str = '',
+    window_a: Sequence[float] | None = None,
+    window_b: Sequence[float] | None = None,
     max_images: int | None = None,
     cache: float = 4.0,
     num_threads: int = 4,
@@ -47,6 +63,7 @@ def load(
     process_count: int = 1,
     gather: Gather = alone,
     left_out: Mapping[str, Sequence[int]] | None = None,
+    measured: Mapping[str, Pixels] | None = None,
 ) -> Dataset:
     """Opens both domains, checks all that can be checked, and decodes what fits into memory.
 
@@ -61,7 +78,8 @@ def load(
       load_size, crop_size: pixels, int or (height, width).
       resize: one of `images.RESIZE_MODES`.
       flip: mirror every other training image, at random.
-      channels_a, channels_b: 1 (grey), 3 (RGB) or 4 (RGBA).
+      channels_a, channels_b: 1 (grey), 3 (RGB) or 4 (RGBA) of photographs; any number of others.
+      dtype_a, ...: see `pixels.make_pixels`, of each domain.
       max_images: use only the first so many of each split.
       cache: GiB of memory for decoded and resized images. Where they need more, they are decoded
         anew each time, and only their headers are checked here.
@@ -75,21 +93,28 @@ def load(
       gather: how they tell each other which images are unusable.
       left_out: of a run that goes on, `Dataset.left_out` of its start: the same images are used
         again, in the same order, whatever can be read by now.
+      measured: of a run that goes on or is scored, `Dataset.pixels` of its start: with the ranges
+        of the set as it was then.
 
     Raises:
       UserError: an argument or the data can't be used; it names the argument or the files.
     """
     load_size = images.as_size('data.load_size', load_size)
     crop_size = images.as_size('data.crop_size', crop_size)
-    channels = {'a': channels_a, 'b': channels_b}
+    common = {'measured': range, 'outside': outside, 'not_finite': not_finite, 'pages': pages}
+    described = {
+        'a': {'channels': channels_a, 'dtype': dtype_a, 'ends': range_a, 'bands': bands_a},
+        'b': {'channels': channels_b, 'dtype': dtype_b, 'ends': range_b, 'bands': bands_b},
+    }
+    described['a'] |= {'show': show_a, 'window': window_a}
+    described['b'] |= {'show': show_b, 'window': window_b}
+    pixels = {domain: make_pixels(domain, **described[domain], **common) for domain in DOMAINS}
     check_choice('data.source', source, tuple(SOURCES))
     _check_sizes(resize, load_size, crop_size)
     _check_numbers(
         {'seed': (seed, 0), 'batch_size': (batch_size, 1), 'data.cache': (cache, 0)}
         | {'data.num_threads': (num_threads, 0), 'data.max_images': (max_images, 1)}
     )
-    for domain in DOMAINS:
-        images.check_channels(channels[domain], f'data.channels_{domain}')
     if batch_size % process_count:
         raise UserError(
             f'batch_size is {batch_size}; it must be a multiple of the {process_count} processes.'
@@ -102,13 +127,14 @@ def load(
     resized_size = {test: _resizer(resize, load_size, crop_size, test) for test in (False, True)}
 
     def open_split(domain: str, split: str, test: bool) -> Split:
-        fields = own[domain] | {'path': path, 'split': split, 'channels': channels[domain]}
+        kind = pixels[domain]
+        fields = own[domain] | {'path': path, 'split': split, 'channels': kind.channels}
         size = resized_size[test](load_size)
-        opened = open_source(source, **fields, domain=domain, test=test, size=size)
+        opened = open_source(source, **fields, domain=domain, test=test, size=size, pixels=kind)
         return Split(
             source=opened,
-            indices=list(range(len(opened)))[:max_images],
-            channels=channels[domain],
+            indices=np.arange(len(opened)).tolist()[:max_images],
+            pixels=kind,
             resized_size=resized_size[test],
             min_size=crop_size if images.crops(resize) else (1, 1),
             replace=skip_corrupt,
@@ -125,6 +151,12 @@ def load(
     if left_out is not None:
         for domain in DOMAINS:
             train[domain].fix(left_out[domain])
+    for domain in DOMAINS:
+        if not pixels[domain].known:
+            known = measured[domain] if measured else train[domain].measure_range(num_threads)
+            pixels[domain] = pixels[domain].with_range(known.low, known.high)
+        for split in filter(None, (train[domain], tests.get(domain))):
+            split.pixels = split.source.pixels = pixels[domain]
     asked = {domain: train[domain].indices for domain in DOMAINS}
     share = slice(process_index, None, process_count), gather
     size = _read_all(splits, resize, cache, num_threads, skip_corrupt, share)
@@ -138,7 +170,7 @@ def load(
         train=train,
         tests=tests,
         image_size=crop_size if images.crops(resize) else size,
-        channels=channels,
+        pixels=pixels,
         flip=flip,
         seed=seed,
         batch_size=batch_size,
@@ -246,7 +278,8 @@ def _read_headers(
             if sizes is None:
                 continue
             stored, (height, width) = sizes
-            num_bytes += height * width * split.channels
+            itemsize = np.dtype(split.pixels.dtype).itemsize
+            num_bytes += height * width * split.pixels.channels * itemsize
             first = first or (split.source.name(index), (height, width))
             if not images.crops(resize) and (height, width) != first[1]:
                 raise UserError(

@@ -15,6 +15,7 @@ import numpy as np
 from cyclegan_jax.data import images
 from cyclegan_jax.data.sources.source import digest
 from cyclegan_jax.data.split import Size, Split
+from cyclegan_jax.pixels import Pixels
 
 DOMAINS = ('a', 'b')
 NUM_STEPS = 2**40  # grain wants a length: as good as infinite
@@ -28,7 +29,7 @@ class Dataset:
 
     Attributes:
       image_size: (height, width) of everything that comes out.
-      channels: {'a', 'b'}.
+      pixels: of {'a', 'b'}.
       skipped: 'name: reason' of each image that data.skip_corrupt left out, printable.
       left_out: the numbers of those in the training splits, for `load` when the run goes on.
       test_split_missing: whether `test` shows training images for lack of others.
@@ -37,7 +38,7 @@ class Dataset:
     train: dict[str, Split]
     tests: dict[str, Split]
     image_size: Size
-    channels: dict[str, int]
+    pixels: dict[str, Pixels]
     flip: bool
     seed: int
     batch_size: int
@@ -51,6 +52,10 @@ class Dataset:
     @property
     def lengths(self) -> dict[str, int]:
         return {domain: len(self.train[domain]) for domain in DOMAINS}
+
+    @property
+    def channels(self) -> dict[str, int]:
+        return {domain: pixels.channels for domain, pixels in self.pixels.items()}
 
     @property
     def epoch_length(self) -> int:
@@ -78,6 +83,7 @@ class Dataset:
             'names': self._names(),
             'lengths': self.lengths,
             'left_out': self.left_out,
+            'pixels': {domain: pixels.to_json() for domain, pixels in self.pixels.items()},
         }
 
     def is_that_of(self, saved: Mapping) -> bool:
@@ -108,7 +114,7 @@ class Dataset:
     def batches(
         self, *, start: int = 0, place: Callable[[dict], dict] = lambda batch: batch
     ) -> grain.DatasetIterator:
-        """Endless {'a', 'b'} of uint8 (local batch, height, width, channels of the domain).
+        """Endless {'a', 'b'} of (local batch, height, width, channels), as `pixels` has them.
 
         Every domain is shuffled anew each epoch of its own. Processes get consecutive slices of
         the global batch, which is therefore the same array for any number of them.
@@ -133,7 +139,7 @@ class Dataset:
         return iter(batches.to_iter_dataset(options))
 
     def test(self, n: int | None = None) -> dict[str, np.ndarray]:
-        """The first `n` (or all) test images, not augmented: {'a', 'b'} of uint8 (k, h, w, c).
+        """The first `n` (or all) test images, not augmented: {'a', 'b'} of (k, h, w, c).
 
         There may be fewer than `n`, and different numbers of a and b.
         """
@@ -164,7 +170,9 @@ class Dataset:
             # Drawn for the global batch: three numbers in [0, 1) for each of its images.
             random = np.random.default_rng((self.seed, CROPS, number, step))
             draws = random.random((self.batch_size, 3))[slots]
-            batch[domain] = np.empty((local, *self.image_size, split.channels), np.uint8)
+            batch[domain] = np.empty(
+                (local, *self.image_size, split.pixels.channels), split.pixels.dtype
+            )
             for out, position, drawn in zip(batch[domain], positions, draws, strict=True):
                 epoch, i = divmod(position, len(split))
                 self._augment(split[order(number, epoch)[i]], *drawn, out)

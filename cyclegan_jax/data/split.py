@@ -10,9 +10,11 @@ import numpy as np
 from absl import logging
 from tqdm import tqdm
 
-from cyclegan_jax.data import images
+from cyclegan_jax.data import arrays, images
 from cyclegan_jax.data.images import ImageError
 from cyclegan_jax.data.sources import Source
+from cyclegan_jax.errors import UserError
+from cyclegan_jax.pixels import Pixels
 
 NEIGHBOURS = 10  # images tried in place of one; if none can be read, it is not the image's fault
 Size = tuple[int, int]
@@ -30,7 +32,7 @@ class Split:
 
     Attributes:
       indices: their numbers in the source.
-      channels: of each.
+      pixels: of each.
       resized_size: the (height, width) here of an image, given its own.
       min_size: smaller ones are unusable, since the crop would not fit.
       only_size: others are unusable, since nothing is cropped; None if it is.
@@ -44,7 +46,7 @@ class Split:
 
     source: Source
     indices: list[int]
-    channels: int
+    pixels: Pixels
     resized_size: Callable[[Size], Size]
     min_size: Size
     replace: bool
@@ -57,7 +59,7 @@ class Split:
         return len(self.indices)
 
     def __getitem__(self, position: int) -> np.ndarray:
-        """uint8 (height, width, channels).
+        """(height, width, channels) of the type of `pixels`.
 
         Raises:
           ImageError: it can't be read; with `replace`, nor can any of the next ones.
@@ -101,8 +103,34 @@ class Split:
 
     def read(self, index: int) -> np.ndarray:
         """Decodes and resizes image `index` of the source."""
-        image = self.source[index]
-        return images.resize(image, self._resized_size(index, image.shape[:2]))
+        image = arrays.as_stored(self.source[index], self.pixels, self.source.name(index))
+        resized = images.resize(image, self._resized_size(index, image.shape[:2]))
+        return arrays.clipped(resized, self.pixels)
+
+    def measure_range(self, num_threads: int) -> Pixels:
+        """The pixels of these images, with the range that their values have.
+
+        Raises:
+          UserError: there are no values to measure.
+        """
+        pixels = self.pixels
+
+        def measure(index: int) -> np.ndarray:
+            try:
+                return arrays.measure(self.source[index], pixels.measured)
+            except ImageError:
+                return np.empty((0, pixels.channels))  # told when all are read
+
+        with ThreadPoolExecutor(max(num_threads, 1)) as pool:
+            values = np.concatenate(list(pool.map(measure, self.indices)))
+        if not len(values):
+            raise UserError(
+                f'data.range is {pixels.measured!r}, but domain {pixels.domain} has no image with '
+                f'values to measure; set {pixels.flag("range")}="(low, high)".'
+            )
+        found = pixels.with_range(*arrays.range_of(values, pixels.measured))
+        logging.info('domain %s, measured: %s', pixels.domain, found.describe())
+        return found
 
     def measure(self, index: int) -> tuple[Size, Size]:
         """The sizes of an image as it is stored and as `read` would return it, from its header."""

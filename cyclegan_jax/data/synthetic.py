@@ -86,14 +86,26 @@ def render(name: str, scene: int, size: tuple[int, int]) -> tuple[np.ndarray, ..
       Image of domain A and of domain B, uint8 (height, width, 3), and the class of each pixel,
       uint8 (height, width), an index into `CLASSES[name]`.
     """
+    a, b, labels = draw(name, scene, size)
+    return _to_uint8(a), _to_uint8(b), labels
+
+
+def draw(name: str, scene: int, size: tuple[int, int]) -> tuple[np.ndarray, ...]:
+    """As `render`, but for the images, which are not rounded: float64, of the same range."""
     height, width = size
     # RandomState's streams are frozen, those of numpy's newer generators are not.
     random = np.random.RandomState(scene)
     y = (np.arange(height)[:, None] + 0.5) / height
     x = (np.arange(width)[None] + 0.5) / height
-    draw = {'stripes': _stripes, 'labels': _labels}[name]
-    a, b, labels = draw(random, y, x)
-    return _to_uint8(a), _to_uint8(b), labels.astype(np.uint8)
+    a, b, labels = {'stripes': _stripes, 'labels': _labels}[name](random, y, x)
+    return np.asarray(a, float), b, labels.astype(np.uint8)
+
+
+def in_bands(image: np.ndarray, channels: int) -> np.ndarray:
+    """Colours (height, width, 3) as so many bands, from red over green to blue; green, if one."""
+    places = np.linspace(0, 2, channels) if channels > 1 else np.ones(1)
+    mix = np.maximum(0, 1 - np.abs(places - np.arange(3)[:, None]))
+    return image @ mix
 
 
 def _stripes(random: np.random.RandomState, y: np.ndarray, x: np.ndarray):

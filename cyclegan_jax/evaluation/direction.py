@@ -19,6 +19,7 @@ from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import measures
 from cyclegan_jax.evaluation.measures import Images, Scores, Translations, as_they_are
 from cyclegan_jax.evaluation.metric import Features, Metric
+from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels
 from cyclegan_jax.sharding import Batched
 
 _SHA256 = 'inception_sha256'  # in a file of features
@@ -41,6 +42,7 @@ class Direction:
       other: more real images of the target domain, for the floor. Without them it compares the
         halves of `real`.
       legacy: label scores by the paper's formula, see `labels.scores`.
+      pixels, input_pixels: of the target domain, and of the inputs.
 
     Raises:
       UserError: fewer than two images on a side of a distribution score.
@@ -59,8 +61,11 @@ class Direction:
         palette: np.ndarray | None = None,
         other: Images | None = None,
         legacy: bool = False,
+        pixels: Pixels = PHOTOGRAPHS,
+        input_pixels: Pixels = PHOTOGRAPHS,
     ):
         self.metrics = metrics
+        self.pixels, self.input_pixels = pixels, input_pixels
         self._distances = [metric for metric in self.metrics if metric.features]
         self._extractor, self._real, self.count = extractor, real, count
         self.inputs, self.truth, self.other = inputs, truth, other
@@ -99,8 +104,8 @@ class Direction:
         found = defaultdict(dict)
         if self._distances:
             found['floor'] = self._floor()
-            if self.inputs is not None:
-                inputs = self._features(self.inputs, 'baseline')
+            if self.inputs is not None and self._inputs_are_comparable:
+                inputs = self._features(self.inputs, 'baseline', self.input_pixels)
                 found['ceiling'] = self._distance(inputs, self.real_features)
         for metric in self.metrics:
             for name, make in metric.baselines.items():
@@ -128,8 +133,19 @@ class Direction:
         return found
 
     def inputs_look_like(self, colours: Sequence[np.ndarray]) -> bool:
-        """Whether there are inputs, and of as many channels as these: images, or a palette."""
-        return self.inputs is not None and self.inputs[0].shape[-1] == colours[0].shape[-1]
+        """Whether there are inputs, of as many channels as these: images, or a palette."""
+        if self.inputs is None or self.inputs[0].shape[-1] != colours[0].shape[-1]:
+            return False
+        return self._inputs_are_comparable
+
+    @property
+    def _inputs_are_comparable(self) -> bool:
+        """Whether values of inputs mean the same as those of outputs."""
+        ends = self.input_pixels, self.pixels
+        if all(pixels.photographs for pixels in ends):
+            return True
+        first, second = ((p.channels, p.dtype, p.low, p.high) for p in ends)
+        return first == second
 
     @functools.cached_property
     def real_features(self) -> Mapping[str, np.ndarray]:
@@ -168,15 +184,23 @@ class Direction:
             ).items()
         }
 
-    def _features(self, images: Images, name: str) -> dict[str, np.ndarray]:
-        return self._collect(as_they_are(images), len(images), name)
+    def _features(
+        self, images: Images, name: str, pixels: Pixels | None = None
+    ) -> dict[str, np.ndarray]:
+        return self._collect(as_they_are(images), len(images), name, pixels=pixels)
 
     def _collect(
-        self, translations: Translations, count: int, name: str, others: Sequence = ()
+        self,
+        translations: Translations,
+        count: int,
+        name: str,
+        others: Sequence = (),
+        pixels: Pixels | None = None,
     ) -> dict[str, np.ndarray]:
         """Features of the translations, by name; on the way adds them to other measures."""
         kinds = dict.fromkeys(metric.features for metric in self._distances)
-        collectors = {kind.name: self._extractor.collector(kind, count) for kind in kinds}
+        pixels = pixels or self.pixels
+        collectors = {kind.name: self._extractor.collector(kind, count, pixels) for kind in kinds}
         measures.run([*collectors.values(), *others], translations, count, name)
         return {name: collector.result() for name, collector in collectors.items()}
 
@@ -192,15 +216,18 @@ class Extractor:
     def __init__(self, weights: Mapping | None, batch_size: int):
         self._weights, self._batch_size, self._ready = weights, batch_size, {}
 
-    def collector(self, features: Features, count: int) -> 'Collector':
+    def collector(
+        self, features: Features, count: int, pixels: Pixels = PHOTOGRAPHS
+    ) -> 'Collector':
         """A collector of features for a set of `count` images."""
         network = features.network
         if network and network not in self._ready:
             params = features.params(self._weights)
             apply = Batched(network, self._batch_size)
             self._ready[network] = functools.partial(apply, params)
+        seen = as_rgb if pixels.photographs else pixels.to_float
         return Collector(
-            lambda image, number: features.prepare(as_rgb(image), number, count),
+            lambda image, number: features.prepare(seen(image), number, count),
             self._ready.get(network, lambda batch: batch),
             self._batch_size,
         )

@@ -1,8 +1,8 @@
 """Measures: what is added up over the translations of a test set, and the scores it comes to.
 
-Each has `add(number, output, cycled)`: the number of an image, its translation uint8 (h, w, c), and
-that translated back, or None; and `result()`, a dict. None keeps images; features of them are the
-most that is kept.
+Each has `add(number, output, cycled)`: the number of an image, its translation (h, w, c) as it is
+stored, and that translated back, or None; and `result()`, a dict. None keeps images; features of
+them are the most that is kept.
 """
 
 from collections import defaultdict
@@ -12,10 +12,13 @@ import numpy as np
 from tqdm import tqdm
 
 from cyclegan_jax.evaluation import labels, paired
+from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels
 
 _SHUFFLE = 7  # "shuffled" compares a translation with the truth of the image so many further on
 
-Images = Sequence[np.ndarray]  # uint8 (h, w, c); only len() and [i] are used
+Images = Sequence[
+    np.ndarray
+]  # (h, w, c) as stored, uint8 of photographs; only len() and [i] are used
 Translations = Iterable[tuple[np.ndarray, np.ndarray | None]]  # (output, cycled) as in `add`
 Scores = dict[str, float]
 
@@ -71,20 +74,21 @@ class Mean:
         return {name: float(np.mean(values)) for name, values in self._values.items()}
 
 
-def likeness(truth: Images) -> Mean:
+def likeness(truth: Images, pixels: Pixels = PHOTOGRAPHS) -> Mean:
     """Likeness to the right translations: psnr (dB), ssim, l1 (of images in [-1, 1]).
 
-    Also psnr_capped, the share of images that equal their truth, of which psnr is but 100 dB.
+    Of other than photographs also l1_in_units, which is l1 in the data's own units; psnr_capped is
+    the share of images that equal their truth, of which psnr is but 100 dB.
     """
 
     def compare(number, output, _):
-        found = _compare(output, truth[number])
+        found = _compare(output, truth[number], pixels)
         return found | {'psnr_capped': found['psnr'] == paired.MAX_PSNR}
 
     return Mean(compare)
 
 
-def shuffled_likeness(truth: Images) -> Mean | None:
+def shuffled_likeness(truth: Images, pixels: Pixels = PHOTOGRAPHS) -> Mean | None:
     """Likeness to wrong translations, `_shuffled`: where it is as good, content is ignored.
 
     None where there is but one translation, and so no wrong one.
@@ -94,17 +98,17 @@ def shuffled_likeness(truth: Images) -> Mean | None:
     distance = _SHUFFLE % len(truth) or 1  # of seven, the seventh further on is the right one
 
     def compare(number, output, _):
-        return _compare(output, truth[(number + distance) % len(truth)], '{}_shuffled')
+        return _compare(output, truth[(number + distance) % len(truth)], pixels, '{}_shuffled')
 
     return Mean(compare)
 
 
-def reconstruction(inputs: Images) -> Mean:
+def reconstruction(inputs: Images, pixels: Pixels = PHOTOGRAPHS) -> Mean:
     """Likeness of what is translated there and back to the inputs: cycle_psnr, _ssim, _l1.
 
     Only a diagnosis: a generator that changes nothing reconstructs perfectly.
     """
-    return Mean(lambda number, _, cycled: _compare(cycled, inputs[number], 'cycle_{}'))
+    return Mean(lambda number, _, cycled: _compare(cycled, inputs[number], pixels, 'cycle_{}'))
 
 
 def correlation(inputs: Images) -> Mean:
@@ -114,25 +118,32 @@ def correlation(inputs: Images) -> Mean:
     )
 
 
-def _compare(x: np.ndarray, y: np.ndarray, name: str = '{}') -> Scores:
-    return {
-        name.format('psnr'): paired.psnr(x[None], y[None])[0],
-        name.format('ssim'): paired.ssim(x[None], y[None])[0],
-        name.format('l1'): np.abs(x.astype(np.int16) - y).mean() / 127.5,
-    }
+def _compare(x: np.ndarray, y: np.ndarray, pixels: Pixels, name: str = '{}') -> Scores:
+    found, peak = {}, None
+    if not pixels.photographs:
+        # Each channel in its own range.
+        found['l1_in_units'] = np.abs(x.astype(np.float64) - y).mean()
+        x, y, peak = pixels.to_float(x), pixels.to_float(y), 2.0
+        found['l1'] = np.abs(x - y).mean(dtype=np.float64)
+    else:
+        found['l1'] = np.abs(x.astype(np.int16) - y).mean() / 127.5
+    found['psnr'] = paired.psnr(x[None], y[None], peak=peak)[0]
+    found['ssim'] = paired.ssim(x[None], y[None], peak=peak)[0]
+    return {name.format(score): value for score, value in found.items()}
 
 
 class Moments:
-    """Mean image, uint8 (h, w, c), and spread of images of one size.
+    """Mean image, as stored, and spread of images of one size.
 
     The spread is the standard deviation over the images, averaged over pixels and channels.
     """
 
     def __init__(self):
+        self._dtype = np.uint8
         self._count, self._sum, self._squares = 0, 0.0, 0.0
 
     def add(self, number: int, output: np.ndarray, cycled: np.ndarray | None) -> None:
-        output = output.astype(np.float64)
+        self._dtype, output = output.dtype, output.astype(np.float64)
         self._count += 1
         self._sum = self._sum + output
         self._squares = self._squares + output**2
@@ -140,7 +151,8 @@ class Moments:
     def result(self) -> dict:
         mean = self._sum / self._count
         variance = np.maximum(self._squares / self._count - mean**2, 0)
-        return {'mean': np.rint(mean).astype(np.uint8), 'spread': float(np.sqrt(variance).mean())}
+        mean = np.rint(mean) if np.issubdtype(self._dtype, np.integer) else mean
+        return {'mean': mean.astype(self._dtype), 'spread': float(np.sqrt(variance).mean())}
 
 
 class Diversity(Moments):

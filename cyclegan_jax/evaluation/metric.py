@@ -15,6 +15,7 @@ from cyclegan_jax.evaluation import distances
 # What a metric may need, beside translations; who asks for scores says what is lacking.
 WEIGHTS = 'weights of the FID network'
 ONE_SIZE = 'pictures of one size'
+PHOTOGRAPHS = 'photographs: 8 bits of grey, RGB or RGBA'
 REAL = 'real pictures, not only their features'
 TRUTH = 'the right translation of each input'
 CLASSES = 'the classes that each translation should show'
@@ -44,12 +45,14 @@ class Features:
     """What sets of images are compared by.
 
     name: what they are called in a file of --save-real.
-    prepare: (uint8 (h, w, 3), its number, images in the set) -> array of one shape.
+    prepare: (image, its number, images in the set) -> array of one shape. Of photographs the image
+      is uint8 (h, w, 3); of others it is float32 (h, w, c) in [-1, 1].
     network: (params, batch of these (n, ...)) -> features (n, ...); None: they are the features.
     params: from the FID network's weights, which may be None, to the network's parameters.
     resize: what the protocol says of it.
     sha256: of the file of the user's network, for the protocol; '' for any other.
     kept: whether --save-real keeps them.
+    any_pixels: whether they are of other than photographs, too.
     """
 
     name: str
@@ -59,6 +62,7 @@ class Features:
     resize: str = ''
     sha256: str = ''
     kept: bool = True
+    any_pixels: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

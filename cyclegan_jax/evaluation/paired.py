@@ -1,8 +1,9 @@
 """Image pairs: which belong together by their names, and how alike they are.
 
-PSNR and SSIM want uint8: they depend on the range, and SSIM of images in [-1, 1] is plausible but
-wrong. They are scikit-image's to the last digits (a test compares), but that comes with four other
-packages and 56 MB, for the few lines here.
+PSNR and SSIM depend on the range, and SSIM of images in [-1, 1] as if they were uint8 is plausible
+but wrong: other types than uint8 are refused, unless `peak` says what their range is. They are
+scikit-image's to the last digits (a test compares), but that comes with four other packages and 56
+MB, for the few lines here.
 """
 
 import re
@@ -19,20 +20,22 @@ MAX_PSNR = 100.0  # dB; identical images would score infinity and carry every me
 
 _WINDOW = 11
 _SIGMA = 1.5
-_C1 = (0.01 * 255) ** 2
-_C2 = (0.03 * 255) ** 2
+_K1, _K2 = 0.01, 0.03
 # What is added to the names of pictures by facades and maps, pix2pix, Cityscapes.
 _SUFFIX = re.compile(
     r'_(?:(?:real_|fake_|rec_)?[AB]|leftImg8bit|gtFine_(?:labelIds|labelTrainIds|color))$'
 )
 
 
-def psnr(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None) -> np.ndarray:
-    """Peak signal-to-noise ratio, `10 log10(255^2 / mean squared error)`, at most 100 dB.
+def psnr(
+    x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None, *, peak: float | None = None
+) -> np.ndarray:
+    """Peak signal-to-noise ratio, `10 log10(peak^2 / mean squared error)`, at most 100 dB.
 
     Args:
-      x, y: uint8 (n, h, w, c).
+      x, y: uint8 (n, h, w, c); of any type with `peak`.
       mask: bool (n, h, w), the pixels to score; all of them when None.
+      peak: by how much two values can differ: 255 of uint8.
 
     Returns:
       float64 (n,), dB. NaN where an image's mask is empty. Report the mean of these: the dB of a
@@ -41,17 +44,17 @@ def psnr(x: np.ndarray, y: np.ndarray, mask: np.ndarray | None = None) -> np.nda
     Raises:
       ValueError: images that are not uint8, or shapes that differ.
     """
-    _check(x, y)
+    peak = _peak(x, y, peak)
     if mask is None:
         mask = np.ones(x.shape[:3], bool)
     elif mask.dtype != bool or mask.shape != x.shape[:3]:
         raise ValueError(
             f'mask is {mask.dtype} {mask.shape}; psnr wants bool {x.shape[:3]}, one value per pixel'
         )
-    return np.array([_psnr(*pair) for pair in zip(x, y, mask, strict=True)])
+    return np.array([_psnr(*pair, peak) for pair in zip(x, y, mask, strict=True)])
 
 
-def ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def ssim(x: np.ndarray, y: np.ndarray, *, peak: float | None = None) -> np.ndarray:
     """Structural similarity: 1 for identical images, near 0 for unrelated ones.
 
     Wang et al. 2004, "Image quality assessment: from error visibility to structural similarity".
@@ -59,7 +62,8 @@ def ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     k2 = 0.03. Windows, then channels, are averaged.
 
     Args:
-      x, y: uint8 (n, h, w, c), no side under 11.
+      x, y: uint8 (n, h, w, c), no side under 11; of any type with `peak`.
+      peak: by how much two values can differ: 255 of uint8.
 
     Returns:
       float64 (n,), in [-1, 1].
@@ -68,12 +72,12 @@ def ssim(x: np.ndarray, y: np.ndarray) -> np.ndarray:
       ValueError: images that are not uint8, or shapes that differ.
       UserError: a side under 11.
     """
-    _check(x, y)
+    peak = _peak(x, y, peak)
     if min(x.shape[1:3]) < _WINDOW:
         raise UserError(
             f'images are {x.shape[1]} x {x.shape[2]}; ssim wants no side under {_WINDOW} pixels'
         )
-    return np.array([_ssim(*pair) for pair in zip(x, y, strict=True)])
+    return np.array([_ssim(*pair, peak) for pair in zip(x, y, strict=True)])
 
 
 def correlation(x: np.ndarray, y: np.ndarray) -> float:
@@ -118,33 +122,36 @@ def match(names: Sequence[str], others: Sequence[str], what: str) -> list[int]:
     return [places[k] for k in keys]
 
 
-def _check(x: np.ndarray, y: np.ndarray) -> None:
+def _peak(x: np.ndarray, y: np.ndarray, peak: float | None) -> float:
+    """`peak`, or that of uint8; checks that the images can be compared."""
     for images in (x, y):
-        if images.dtype != np.uint8 or images.ndim != 4:
+        if (peak is None and images.dtype != np.uint8) or images.ndim != 4:
             raise ValueError(
                 f'images are {images.dtype} {images.shape}; paired scores want uint8 (n, h, w, c): '
-                'convert [-1, 1] with train_step.to_uint8'
+                'convert them with Pixels.to_stored, or say what their peak is'
             )
     if x.shape != y.shape:
         raise ValueError(f'images of a pair differ in shape: {x.shape} and {y.shape}')
+    return 255.0 if peak is None else peak
 
 
-def _psnr(x: np.ndarray, y: np.ndarray, mask: np.ndarray) -> float:
+def _psnr(x: np.ndarray, y: np.ndarray, mask: np.ndarray, peak: float) -> float:
     if not mask.any():
         return np.nan
     squared_error = (x[mask].astype(np.float64) - y[mask]) ** 2
     with np.errstate(divide='ignore'):
-        return min(MAX_PSNR, 10 * np.log10(255**2 / squared_error.mean()))
+        return min(MAX_PSNR, 10 * np.log10(peak**2 / squared_error.mean()))
 
 
-def _ssim(x: np.ndarray, y: np.ndarray) -> float:
+def _ssim(x: np.ndarray, y: np.ndarray, peak: float) -> float:
+    c1, c2 = (_K1 * peak) ** 2, (_K2 * peak) ** 2
     x, y = x.astype(np.float64), y.astype(np.float64)
     mean_x, mean_y = _local_mean(x), _local_mean(y)
     var_x = _local_mean(x * x) - mean_x**2
     var_y = _local_mean(y * y) - mean_y**2
     covariance = _local_mean(x * y) - mean_x * mean_y
-    luminance = (2 * mean_x * mean_y + _C1) / (mean_x**2 + mean_y**2 + _C1)
-    structure = (2 * covariance + _C2) / (var_x + var_y + _C2)
+    luminance = (2 * mean_x * mean_y + c1) / (mean_x**2 + mean_y**2 + c1)
+    structure = (2 * covariance + c2) / (var_x + var_y + c2)
     return (luminance * structure).mean()
 
 

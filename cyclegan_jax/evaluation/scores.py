@@ -15,6 +15,7 @@ from cyclegan_jax.evaluation.metric import (
     CLASSES,
     CYCLE,
     ONE_SIZE,
+    PHOTOGRAPHS,
     REAL,
     TRUTH,
     WEIGHTS,
@@ -34,7 +35,7 @@ RANDCONV = Features(
     params=lambda _: randconv.parameters(),
 )
 # The patches of an image are larger than the image.
-PATCHES = Features('patches', prepare=distances.patches, kept=False)
+PATCHES = Features('patches', prepare=distances.patches, kept=False, any_pixels=True)
 
 
 def _of_fid_network(protocol: str) -> list[Metric]:
@@ -102,11 +103,12 @@ METRICS = {
                 _likeness('psnr', 'higher'),
                 _likeness('ssim', 'higher'),
                 _likeness('l1', 'lower'),
+                _likeness('l1_in_units', ''),  # of other than photographs
             ),
             needs=(ONE_SIZE, TRUTH),
             measures=(
-                lambda d: measures.likeness(d.truth),
-                lambda d: measures.shuffled_likeness(d.truth),
+                lambda d: measures.likeness(d.truth, d.pixels),
+                lambda d: measures.shuffled_likeness(d.truth, d.pixels),
             ),
             baselines={'untranslated': _untranslated, 'mean_image': _mean_image},
         ),
@@ -114,7 +116,7 @@ METRICS = {
             name='cycle',
             scores=tuple(map(Score, ('cycle_psnr', 'cycle_ssim', 'cycle_l1'))),
             needs=(CYCLE,),
-            measures=(lambda d: measures.reconstruction(d.inputs),),
+            measures=(lambda d: measures.reconstruction(d.inputs, d.input_pixels),),
         ),
         Metric(
             name='labels',
@@ -196,8 +198,13 @@ def lacking(metrics: Iterable[Metric], reasons: Mapping[str, str]) -> dict[str, 
     Args:
       reasons: {need: why it cannot be met, or '' if it can}, of the needs above.
     """
-    found = {m.name: next(filter(None, map(reasons.get, m.needs)), '') for m in metrics}
+    found = {m.name: next(filter(None, map(reasons.get, _needs(m))), '') for m in metrics}
     return {name: why for name, why in found.items() if why}
+
+
+def _needs(metric: Metric) -> tuple[str, ...]:
+    of_features = metric.features is not None and not metric.features.any_pixels
+    return (*metric.needs, PHOTOGRAPHS) if of_features else metric.needs
 
 
 def check_some(metrics: Iterable[Metric], unavailable: Mapping[str, str]) -> None:

@@ -1,7 +1,7 @@
 """Both directions of a data set, scored on its test images."""
 
 import dataclasses
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import PurePath
 
 import numpy as np
@@ -13,8 +13,9 @@ from cyclegan_jax.evaluation.direction import Direction, Extractor
 from cyclegan_jax.evaluation.inception_weights import Weights
 from cyclegan_jax.evaluation.measures import Images, Scores, View
 from cyclegan_jax.evaluation.metric import Metric
+from cyclegan_jax.pixels import Pixels
 
-# (direction, uint8 (n, h, w, c)) -> the translations, uint8
+# (direction, images (n, h, w, c) as stored) -> the translations, as stored
 Translate = Callable[[str, np.ndarray], np.ndarray]
 Keep = Callable[[str, int, np.ndarray], None]
 
@@ -56,13 +57,15 @@ class TestSet:
         legacy: bool = False,
         batch_size: int = 16,
     ):
-        classes = dataset.test_labels()
+        in_colours = all(pixels.photographs for pixels in dataset.pixels.values())
+        classes = dataset.test_labels() if in_colours else None
         images = {d: _cropped(tests, dataset.image_size) for d, tests in dataset.tests.items()}
         truth = _pair(dataset, images, paired)
         reasons = {
             scores.WEIGHTS: weights.missing,
             scores.TRUTH: _NO_TRUTH if truth is None else '',
             scores.CLASSES: _NO_CLASSES if classes is None else '',
+            scores.PHOTOGRAPHS: _no_photographs(dataset.pixels.values()),
         }
         self.unavailable = scores.lacking(metrics, reasons)
         extractor = Extractor(weights.params, batch_size)
@@ -85,13 +88,15 @@ class TestSet:
                 palette=palette,
                 other=None if dataset.test_split_missing else _like_tests(dataset, target),
                 legacy=legacy,
+                pixels=dataset.pixels[target],
+                input_pixels=dataset.pixels[source],
             )
 
     def score(self, translate: Translate, keep: Keep | None = None) -> dict[str, Scores]:
         """Scores of both directions, {'a2b', 'b2a'}; see `Direction.score`.
 
         Args:
-          keep: is shown all translations: (direction, number of the first, uint8 (n, h, w, c)).
+          keep: is shown all translations: (direction, number of the first, (n, h, w, c)).
         """
         return {
             name: direction.score(self._translations(name, translate, keep))
@@ -108,6 +113,11 @@ class TestSet:
                 keep(name, first, outputs)
             cycled = translate(back, outputs) if cycle else [None] * len(outputs)
             yield from zip(outputs, cycled, strict=True)
+
+
+def _no_photographs(domains: Iterable[Pixels]) -> str:
+    others = [pixels for pixels in domains if not pixels.photographs]
+    return f'compares photographs, not {others[0].describe()}' if others else ''
 
 
 def _cropped(images: Images, size: tuple[int, int]) -> View:

@@ -17,6 +17,7 @@ from cyclegan_jax.errors import UserError, check_at_least, shortlist
 from cyclegan_jax.evaluation import feature_network, inception_weights, report, scores
 from cyclegan_jax.evaluation.test_set import Keep, TestSet
 from cyclegan_jax.interop import Network, load_checkpoint, make_module, shown_weights
+from cyclegan_jax.pixels import Pixels
 from cyclegan_jax.sharding import Batched
 from cyclegan_jax.train_step import make_translate
 
@@ -70,7 +71,12 @@ def evaluate_run(
             _check_empty(Path(save_images, f'step_{each}'))
     inception = inception_weights.find(inception, scores.needs_weights(wanted))
     # Without a cache only those training images are decoded that the floor needs.
-    dataset = data.load(**config['data'] | {'cache': 0.0}, seed=config['seed'], batch_size=1)
+    dataset = data.load(
+        **config['data'] | {'cache': 0.0},
+        seed=config['seed'],
+        batch_size=1,
+        measured=dict(zip('ab', first[1]['a2b'].pixels, strict=True)),
+    )
     test_set = TestSet(
         dataset,
         wanted,
@@ -82,7 +88,9 @@ def evaluate_run(
     )
     scores.check_some(wanted, test_set.unavailable)
     protocol = report.protocol(wanted, inception.sha256) | {
-        'images': 'test images as the run resizes them; translations rounded to uint8, as in PNG',
+        'images': 'test images as the run resizes them; translations as they are stored ('
+        + ', '.join(dataset.pixels[domain].dtype for domain in 'ab')
+        + '), rounded to the nearest',
         'dtype': 'float32',
         'image_size': dataset.image_size,
         'test_split_missing': dataset.test_split_missing,
@@ -95,7 +103,8 @@ def evaluate_run(
         def translate(name: str, images: np.ndarray) -> np.ndarray:
             return translators[name](networks[name].params, images)
 
-        keep = save_images and _png_writer(Path(save_images, f'step_{step}'), dataset.test_names)
+        folder = save_images and Path(save_images, f'step_{step}')
+        keep = folder and _writer(folder, dataset.test_names, dataset.pixels)
         scored = test_set.score(translate, keep)
         recorded = {
             name: report.record(direction, scored[name])
@@ -167,9 +176,11 @@ def _load(
 
 
 def _translators(networks: Mapping[str, Network], batch_size: int) -> dict[str, Batched]:
-    """(params, uint8 images) -> uint8 translations, by direction."""
+    """(params, images) -> translations, by direction."""
     return {
-        name: Batched(make_translate(make_module(n.role, n.spec, n.channels)), batch_size)
+        name: Batched(
+            make_translate(make_module(n.role, n.spec, n.channels), *n.pixels), batch_size
+        )
         for name, n in networks.items()
     }
 
@@ -180,15 +191,19 @@ def _check_empty(folder: Path) -> None:
         raise UserError(f'{folder} is not empty; choose another folder, or give --overwrite')
 
 
-def _png_writer(folder: Path, names: Mapping[str, list[str]]) -> Keep:
-    """Writes translations below a folder, under the names of their inputs."""
+def _writer(folder: Path, names: Mapping[str, list[str]], pixels: Mapping[str, Pixels]) -> Keep:
+    """Writes translations, under the names of their inputs: PNG, or .npy of no photographs."""
     stems = {direction: _stems(names[direction[0]]) for direction in ('a2b', 'b2a')}
 
     def keep(direction: str, first: int, outputs: np.ndarray) -> None:
         for number, output in enumerate(outputs, first):
-            path = folder / direction / f'{stems[direction][number]}.png'
+            path = folder / direction / stems[direction][number]
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(output[..., 0] if output.shape[-1] == 1 else output).save(path)
+            if pixels[direction[-1]].as_pillow:
+                image = Image.fromarray(output[..., 0] if output.shape[-1] == 1 else output)
+                image.save(path.with_name(f'{path.name}.png'))
+            else:
+                np.save(path.with_name(f'{path.name}.npy'), output)
 
     return keep
 

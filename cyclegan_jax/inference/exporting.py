@@ -15,6 +15,7 @@ from cyclegan_jax.interop import Network, describe_spec, make_module, save_pretr
 from cyclegan_jax.interop.files import write_safetensors, write_torch
 from cyclegan_jax.interop.pretrained import GENERATORS_FILE, PYTORCH_NAMES
 from cyclegan_jax.networks import HUGGAN_CODE, TORCH_CODE, Described
+from cyclegan_jax.pixels import ends_to_json
 from cyclegan_jax.storage import write_bytes, write_json
 
 Networks = Mapping[str, Network]
@@ -187,6 +188,12 @@ def to_web(
     webpage.check_folder(folder)
     generators = _generators(networks)
     for name, network in generators.items():
+        if ends_to_json(network.pixels):
+            source, target = (pixels.describe() for pixels in network.pixels)
+            raise UserError(
+                f'{name} maps {source}, to {target}; a browser shows 8 bits of photographs: choose '
+                '--format=onnx.'
+            )
         if not {*network.channels} <= {1, 3, 4}:
             raise UserError(
                 f'{name} maps {network.channels[0]} channels to {network.channels[1]}; a browser '

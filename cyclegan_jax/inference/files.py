@@ -45,15 +45,27 @@ def load_translators(
     """
     if len(directions) == 1:
         only = directions[0]
-        return {only: Translator.from_pretrained(model, only, step, weights, **how)}
+        return {only: _of_files(Translator.from_pretrained(model, only, step, weights, **how))}
     networks = load_pretrained(model, step=step, weights=weights)
     if missing := set(directions) - set(networks):
         raise UserError(
             f'{model} has no generator {missing.pop()}; give --direction={",".join(networks)}.'
         )
     return {
-        name: Translator(networks[name], name=f'{name} of {model}', **how) for name in directions
+        name: _of_files(Translator(networks[name], name=f'{name} of {model}', **how))
+        for name in directions
     }
+
+
+def _of_files(translator: Translator) -> Translator:
+    """Raises UserError for one that is not of photographs: files of others are not written yet."""
+    if not translator.photographs:
+        source, target = (pixels.describe() for pixels in translator.pixels)
+        raise UserError(
+            f'this generator maps {source}, to {target}; the command translates photographs only: '
+            'give arrays to cyclegan_jax.inference.Translator in Python.'
+        )
+    return translator
 
 
 def translate_files(

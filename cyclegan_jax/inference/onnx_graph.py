@@ -63,6 +63,10 @@ def to_onnx(network: Network, direction: str, *, half_weights: bool = False):
         'size_multiple': str(module.size_multiple),
         'smallest_size': str(module.smallest),
     }
+    for end, pixels in zip(('input', 'output'), network.pixels, strict=True):
+        # What -1 and 1 stand for in the data's own units, of all channels or of each.
+        metadata[f'{end}_type'] = pixels.dtype
+        metadata[f'{end}_range'] = str(list(zip(pixels.low, pixels.high, strict=True)))
     helper.set_model_props(model, metadata)
     checker.check_model(model)
     return model

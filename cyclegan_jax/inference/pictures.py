@@ -206,21 +206,5 @@ def format_of(path: Path) -> _Format:
     return _FORMATS[path.suffix.lower()]
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Bicubic and antialiased, for (h, w, c) of uint8, uint16 or float32 in [-1, 1]."""
-    if pixels.shape[:2] == size or pixels.dtype == np.uint8:
-        return images.resize(pixels, size)
-    resized = np.stack(
-        [
-            Image.fromarray(channel).resize(size[::-1], Image.Resampling.BICUBIC)
-            for channel in np.moveaxis(pixels.astype(np.float32), 2, 0)
-        ],
-        axis=2,
-    )
-    if pixels.dtype == np.uint16:
-        resized = np.round(np.clip(resized, 0, 65535))
-    return resized.astype(pixels.dtype)
-
-
 def _to_8_bits(pixels: np.ndarray) -> np.ndarray:
     return np.round(pixels / 257).astype(np.uint8)

@@ -12,6 +12,8 @@ import numpy as np
 from absl import logging
 from PIL import Image
 
+from cyclegan_jax.data.arrays import as_stored
+from cyclegan_jax.data.images import resize
 from cyclegan_jax.errors import UserError, check_at_least, check_choice
 from cyclegan_jax.inference import pictures, runtimes
 from cyclegan_jax.inference.tiling import run_in_tiles
@@ -55,7 +57,8 @@ class Translator:
     ):
         check_choice('runtime', runtime, runtimes.RUNTIMES)
         check_choice('dtype', dtype, runtimes.DTYPES)
-        self.channels = network.channels
+        self.channels, self.pixels = network.channels, network.pixels
+        self.photographs = all(pixels.photographs for pixels in network.pixels)
         self._module = make_module(network.role, network.spec, network.channels, dtype)
         self._pad, self._name = pad, name
         self._params = network.params
@@ -111,7 +114,8 @@ class Translator:
 
         Args:
           images: Pillow images of any 8-bit mode or 16-bit grey; or arrays (h, w, c) of uint8,
-            uint16, or float32 in [-1, 1]; c is `channels[0]`.
+            uint16, or float32 in [-1, 1]; c is `channels[0]`. If the generator is not of
+            photographs, only arrays, of the type and in the units of `pixels[0]`.
           batch_size: how many of one size go through the network together.
           size: resizes first, bicubic: the shorter side, or (height, width). The translation is
             resized back.
@@ -121,7 +125,7 @@ class Translator:
 
         Returns:
           For each image its translation: a Pillow image (see `pictures`), or an array
-          (h, w, channels[1]) of the same type. A list for a list.
+          (h, w, channels[1]) of the same type, or of that of `pixels[1]`. A list for a list.
 
         Raises:
           UserError: an image of a kind or type that is not taken, or the translation of one has
@@ -136,7 +140,7 @@ class Translator:
             return self([images], batch_size=batch_size, size=size, tile=tile, colour=colour)[0]
         sources = [self._to_source(image, colour) for image in images]
         own_sizes = [source.pixels.shape[:2] for source in sources]
-        arrays = [pictures.resize(s.pixels, scaled_size(s.pixels.shape, size)) for s in sources]
+        arrays = [resize(s.pixels, scaled_size(s.pixels.shape, size)) for s in sources]
         results = [None] * len(arrays)
         alike = defaultdict(list)
         for i, array in enumerate(arrays):
@@ -149,7 +153,9 @@ class Translator:
             for i, pixels in zip(indices, outputs, strict=True):
                 results[i] = pixels
         if size is not None:
-            results = [pictures.resize(r, own) for r, own in zip(results, own_sizes, strict=True)]
+            results = [resize(r, own) for r, own in zip(results, own_sizes, strict=True)]
+        if not self.photographs:
+            return [self.pixels[1].to_stored(result) for result in results]
         return [
             pictures.join(pixels, source) if isinstance(image, Image.Image) else pixels
             for image, source, pixels in zip(images, sources, results, strict=True)
@@ -157,6 +163,11 @@ class Translator:
 
     def _to_source(self, image: AnyImage, colour: str) -> pictures.Picture:
         channels = self.channels[0]
+        if isinstance(image, Image.Image) and not self.photographs:
+            raise UserError(
+                f'{self._name} takes arrays (h, w, {channels}) of {self.pixels[0].describe()}, not '
+                'Pillow images.'
+            )
         if isinstance(image, Image.Image):
             if min(image.size) < _SMALLEST:
                 name = pictures.name_of(image)
@@ -166,6 +177,9 @@ class Translator:
             return pictures.split(image, channels, keep_grey=colour == 'keep')
         if image.ndim != 3 or image.shape[2] != channels or 0 in image.shape:
             raise UserError(f'an image has shape {image.shape}; it must be (h, w, {channels}).')
+        if not self.photographs:
+            source = self.pixels[0]
+            return pictures.Picture(source.to_float(as_stored(image, source, 'an image')))
         if image.dtype not in (np.uint8, np.uint16, np.float32):
             raise UserError(
                 f'an image is of type {image.dtype}; must be uint8, uint16, or float32 in [-1, 1].'

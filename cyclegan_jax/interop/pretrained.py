@@ -25,6 +25,7 @@ from cyclegan_jax.interop.state_dict import (
     full_spec,
     param_shapes,
 )
+from cyclegan_jax.pixels import PHOTOGRAPHS, ends_to_json, saved_ends, saved_pixels
 from cyclegan_jax.storage import as_path, check_fields, parse_json, write_json
 
 if TYPE_CHECKING:  # orbax takes a second to import
@@ -139,7 +140,8 @@ def save_pretrained(folder: Path, networks: Mapping[str, Network], dtype=np.floa
     for file, role in ((GENERATORS_FILE, 'generator'), (DISCRIMINATORS_FILE, 'discriminator')):
         chosen = {name: n for name, n in networks.items() if n.role == role}
         header = {
-            n: {'role': role, 'spec': c.spec, 'channels': c.channels} for n, c in chosen.items()
+            n: {'role': role, 'spec': c.spec, 'channels': c.channels} | ends_to_json(c.pixels)
+            for n, c in chosen.items()
         }
         if chosen:
             params = {name: jax.device_get(network.params) for name, network in chosen.items()}
@@ -216,6 +218,7 @@ def load_checkpoint(
     check_fields(config, {'data': dict, 'generator': dict, 'discriminator': dict}, where)
     check_fields(config['data'], {'channels_a': int, 'channels_b': int}, f'{where}: data')
     channels = {domain: config['data'][f'channels_{domain}'] for domain in 'ab'}
+    pixels = saved_pixels(metadata, where) or dict.fromkeys('ab', PHOTOGRAPHS)
     networks = {}
     for name, role in ROLES.items():
         if role == 'generator' or discriminators:
@@ -223,6 +226,9 @@ def load_checkpoint(
             ends = channels[source], channels.get(target, 1)
             found = traverse_util.flatten_dict(params.get(name, {}), sep='/')
             networks[name] = _network(name, config[role], ends, found, f'{where}, {name}')
+            if role == 'generator':
+                of_ends = pixels[source], pixels[target]
+                networks[name] = networks[name]._replace(pixels=of_ends)
             _check_finite(networks[name].params, f'{where}, {name},')
     return networks, config, step
 
@@ -262,7 +268,9 @@ def _from_exchange(tensors: dict, header: dict, path: Path) -> dict[str, Network
             for key, tensor in tensors.items()
             if key.startswith(f'{name}/')
         }
-        networks[name] = _network(name, described['spec'], described['channels'], own, where)
+        network = _network(name, described['spec'], described['channels'], own, where)
+        ends = saved_ends(described, network.channels, where)
+        networks[name] = network._replace(pixels=ends)
     return networks
 
 

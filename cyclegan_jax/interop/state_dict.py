@@ -19,6 +19,7 @@ from cyclegan_jax.networks import (
     make_generator,
 )
 from cyclegan_jax.networks.description import TorchLayer
+from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels
 from cyclegan_jax.storage import check_fields
 
 _OBSOLETE = ('running_mean', 'running_var', 'num_batches_tracked')
@@ -34,12 +35,14 @@ class Network(NamedTuple):
       without `dtype`.
     channels: of its input and of its output.
     params: as `module.init(...)['params']` gives them.
+    pixels: what a generator's input and output hold, in the units of the data.
     """
 
     role: str
     spec: dict
     channels: tuple[int, int]
     params: dict
+    pixels: tuple[Pixels, Pixels] = (PHOTOGRAPHS, PHOTOGRAPHS)
 
 
 def from_state_dict(tensors: Mapping[str, np.ndarray], name: str) -> Network:

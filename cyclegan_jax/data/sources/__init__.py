@@ -8,6 +8,7 @@ import inspect
 
 from cyclegan_jax.data.sources.folder import Folder
 from cyclegan_jax.data.sources.huggingface import HuggingFace
+from cyclegan_jax.data.sources.pages import Pages
 from cyclegan_jax.data.sources.source import MissingSplit, Source
 from cyclegan_jax.data.sources.synthetic import Synthetic
 from cyclegan_jax.data.sources.tfds import Tfds
@@ -26,10 +27,14 @@ def open_source(kind: str, **fields) -> Source:
       domain: 'a' or 'b'.
       test: whether these are the images to test on.
       size: the (height, width) that images of any size would be resized to.
+      pixels: of the domain; photographs by default.
 
     Raises:
       MissingSplit: there is no such split.
       UserError: it can't be read.
     """
     asked = inspect.signature(SOURCES[kind]).parameters
-    return SOURCES[kind](**{name: fields[name] for name in asked})
+    source = SOURCES[kind](**{name: fields[name] for name in asked if name in fields})
+    source.pixels = fields.get('pixels')
+    pages = source.pixels is not None and source.pixels.pages == 'pictures'
+    return Pages(source) if pages else source

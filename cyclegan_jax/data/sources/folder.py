@@ -9,8 +9,10 @@ from pathlib import Path
 
 from absl import logging
 
+from cyclegan_jax.data import arrays
 from cyclegan_jax.data.sources.source import MissingSplit, Source, digest
 from cyclegan_jax.errors import UserError, shortlist
+from cyclegan_jax.pixels import Pixels
 from cyclegan_jax.storage import as_path, in_bucket, objects
 
 EXTENSIONS = (
@@ -22,10 +24,11 @@ EXTENSIONS = (
 class Folder(Source):
     """Image files below `path`/`split`, sorted by path; `split` may lead to any other place.
 
-    Files in a bucket are read from there each time; one listing gives their names and sizes.
+    Files in a bucket are read from there each time; one listing gives their names and sizes. Files
+    of arrays count where photographs are not wanted, or not there.
     """
 
-    def __init__(self, path: str, split: str, channels: int):
+    def __init__(self, path: str, split: str, channels: int, pixels: Pixels | None = None):
         parent, root = _expand(path), _expand(split)
         self._root = root if in_bucket(root) or root.is_absolute() else parent / root
         if not path and not self._root.is_dir() and not self._root.is_absolute():
@@ -38,10 +41,14 @@ class Folder(Source):
                 f'no folder {self._root} (expected trainA, trainB and perhaps testA, testB '
                 f'in data.path={path!r}, {_found(parent)}); set data.path, data.split_a, ...'
             )
-        self.files, others = _image_files(self._root)
+        every = (*EXTENSIONS, *arrays.SUFFIXES)
+        photographs = pixels is None or pixels.as_pillow
+        self.files, others = _image_files(self._root, EXTENSIONS if photographs else every)
+        if not self.files and pixels is not None:
+            self.files, others = _image_files(self._root, every)
         if not self.files:
             raise UserError(
-                f'no images in {self._root} ({_found(self._root)}; wanted: {" ".join(EXTENSIONS)})'
+                f'no images in {self._root} ({_found(self._root)}; wanted: {" ".join(every)})'
             )
         if others:
             counts = (f'{n} {suffix or "without a suffix"}' for suffix, n in others.most_common())
@@ -92,14 +99,16 @@ def find_duplicates(sources: Sequence[Source]) -> list[tuple[str, str]]:
     return pairs
 
 
-def _image_files(root: Path) -> tuple[dict[Path, int], collections.Counter]:
+def _image_files(
+    root: Path, extensions: tuple[str, ...]
+) -> tuple[dict[Path, int], collections.Counter]:
     """What is below `root`, but for hidden files; follows links, but never twice.
 
     Returns:
       Sorted image files and their sizes in bytes, and how many others there are by suffix.
     """
     if in_bucket(root):
-        return _image_objects(root)
+        return _image_objects(root, extensions)
 
     def fail(error: OSError):
         raise UserError(f"can't list {error.filename}: {error.strerror}") from error
@@ -116,7 +125,7 @@ def _image_files(root: Path) -> tuple[dict[Path, int], collections.Counter]:
             path = Path(folder, name)
             if name.startswith('.'):
                 continue
-            if path.suffix.lower() not in EXTENSIONS:
+            if not name.lower().endswith(extensions):
                 others[path.suffix.lower()] += 1
                 continue
             try:
@@ -129,16 +138,18 @@ def _image_files(root: Path) -> tuple[dict[Path, int], collections.Counter]:
     return dict(sorted(files.items())), others
 
 
-def _image_objects(root: Path) -> tuple[dict[Path, int], collections.Counter]:
+def _image_objects(
+    root: Path, extensions: tuple[str, ...]
+) -> tuple[dict[Path, int], collections.Counter]:
     """`_image_files` of a folder in a bucket."""
     files, others = {}, collections.Counter()
     for path, size in objects(root).items():
         if any(part.startswith('.') for part in path.relative_to(root).parts):
             continue
-        if (suffix := path.suffix.lower()) in EXTENSIONS:
+        if path.name.lower().endswith(extensions):
             files[path] = size
         else:
-            others[suffix] += 1
+            others[path.suffix.lower()] += 1
     return files, others
 
 

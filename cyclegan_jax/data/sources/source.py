@@ -8,8 +8,9 @@ from types import MappingProxyType
 
 import numpy as np
 
-from cyclegan_jax.data import images
+from cyclegan_jax.data import arrays, images
 from cyclegan_jax.errors import UserError, describe
+from cyclegan_jax.pixels import Pixels
 
 
 class MissingSplit(UserError):
@@ -24,11 +25,13 @@ class Source:
     `fingerprint` and `stored`, or `__getitem__` and `size` if its images are not encoded.
 
     channels: of the images that it gives.
+    pixels: of the domain, set by `open_source`; None for photographs.
     files: sizes in bytes by path, if each image is a file of its own.
     scenes: images of one number show one scene in all sources where this is equal, and not None.
     """
 
     channels: int
+    pixels: Pixels | None = None
     files: Mapping[Path, int] = MappingProxyType({})
     scenes: Hashable = None
 
@@ -48,12 +51,32 @@ class Source:
         raise NotImplementedError
 
     def __getitem__(self, index: int) -> np.ndarray:
-        """The decoded image, uint8 (height, width, channels), not resized."""
-        return images.decode(self._stored(index), self.channels, name=self.name(index))
+        """The decoded image (height, width, channels), not resized.
+
+        Photographs are uint8; the values of others are as they are stored.
+        """
+        if self._is_photograph(index):
+            return images.decode(self._stored(index), self.channels, name=self.name(index))
+        return self.stack(index)[0]
 
     def size(self, index: int) -> tuple[int, int]:
         """Its (height, width), without decoding it."""
-        return images.read_size(self._stored(index), name=self.name(index))
+        if self._is_photograph(index):
+            return images.read_size(self._stored(index), name=self.name(index))
+        return self.stack_shape(index)[1:]
+
+    def stack(self, index: int) -> np.ndarray:
+        """All pictures of a file of `data.pages=pictures`, (n, height, width, channels)."""
+        return arrays.read_stack(self._stored(index), self.pixels, self.name(index))
+
+    def stack_shape(self, index: int) -> tuple[int, int, int]:
+        """Its (n, height, width), without decoding it."""
+        return arrays.stack_shape(self._stored(index), self.pixels, self.name(index))
+
+    def _is_photograph(self, index: int) -> bool:
+        if self.pixels is None:
+            return True
+        return self.pixels.as_pillow and not self.name(index).lower().endswith(arrays.SUFFIXES)
 
     def _stored(self, index: int) -> images.PathOrBytes:
         try:
