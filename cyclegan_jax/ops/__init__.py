@@ -1,6 +1,6 @@
 """The arithmetic that must be fast. Each operation is one function, whatever the machine."""
 
 from cyclegan_jax.ops.convolution import Conv, conv, up_conv
-from cyclegan_jax.ops.norm import instance_norm, reflect_pad
+from cyclegan_jax.ops.norm import InstanceNorm, instance_norm, reflect_pad
 
-__all__ = ['Conv', 'conv', 'instance_norm', 'reflect_pad', 'up_conv']
+__all__ = ['Conv', 'InstanceNorm', 'conv', 'instance_norm', 'reflect_pad', 'up_conv']
