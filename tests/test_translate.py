@@ -275,7 +275,7 @@ def test_with_statistics_of_the_whole_tiles_agree_with_it(translator, monkeypatc
     everything = lambda read, shape, tile: read(tuple(map(slice, (0, 0), shape)))
     monkeypatch.setattr(translating, 'small_copy', everything)
     apart = np.abs(translator(image, tile=64) - whole)  # not 0 near the sides of tiles
-    assert np.mean(apart < 1e-4) > 0.5 and apart.mean() < 0.05
+    assert np.mean(apart < 1e-4) > 0.3 and apart.mean() < 0.05
     assert np.abs(translator(image[:, :64]) - whole[:, :64]).mean() > 0.1  # by itself
 
 
