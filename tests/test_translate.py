@@ -10,6 +10,7 @@ from translate_fixtures import RESNET, picture, random_network
 from cyclegan_jax import interop
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import Translator
+from cyclegan_jax.inference import translator as translating
 from cyclegan_jax.inference.tiling import run_in_tiles
 from cyclegan_jax.interop import make_module
 
@@ -229,7 +230,8 @@ def test_tiles_weigh_one_in_sum_and_cover_all(size):
         sizes.update(tile.shape for tile in tiles)
         return tiles
 
-    np.testing.assert_allclose(run_in_tiles(image, 16, same), image, atol=1e-6)
+    bands = run_in_tiles(image.__getitem__, size, 16, same)
+    np.testing.assert_allclose(np.concatenate(list(bands)), image, atol=1e-6)
     assert sizes == {(min(16, size[0]), min(16, size[1]), 3)}  # all that the device ever sees
 
 
@@ -264,6 +266,36 @@ def test_no_seam_shows_between_tiles():
 
     # Blended: no step anywhere is more than 1.5 times the largest within a tile.
     assert steps_between_columns(translator(image, tile=64)).max() < 1.5 * inside
+
+
+def test_with_statistics_of_the_whole_tiles_agree_with_it(translator, monkeypatch):
+    """Each tile is normalised as the picture is, not by itself: a dark tile stays dark."""
+    image = floats(128, 128) * np.linspace(0, 1, 128, dtype=np.float32)[None, :, None]
+    whole = translator(image)
+    everything = lambda read, shape, tile: read(tuple(map(slice, (0, 0), shape)))
+    monkeypatch.setattr(translating, 'small_copy', everything)
+    apart = np.abs(translator(image, tile=64) - whole)  # not 0 near the sides of tiles
+    assert np.mean(apart < 1e-4) > 0.3 and apart.mean() < 0.05
+    assert np.abs(translator(image[:, :64]) - whole[:, :64]).mean() > 0.1  # by itself
+
+
+def test_windows_are_read_and_written_once_a_pixel_and_no_larger_than_a_tile(translator):
+    source = np.random.default_rng(0).integers(0, 256, (50, 71, 3)).astype(np.uint8)
+    target, written = np.zeros_like(source), np.zeros(source.shape[:2], int)
+    sizes = []
+
+    def read(window):
+        sizes.append(source[window].shape[:2])
+        return source[window]
+
+    def write(window, pixels):
+        target[window] = pixels
+        written[window] += 1
+
+    translator.translate_windows(read, write, source.shape, tile=30)
+    assert np.max(sizes) == 32  # a multiple of 4
+    np.testing.assert_array_equal(written, 1)
+    np.testing.assert_array_equal(target, translator(source, tile=30))
 
 
 def test_tiles_keep_type_and_size(translator):

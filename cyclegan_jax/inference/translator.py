@@ -16,7 +16,13 @@ from cyclegan_jax.data.arrays import as_stored
 from cyclegan_jax.data.images import resize
 from cyclegan_jax.errors import UserError, check_at_least, check_choice
 from cyclegan_jax.inference import pictures, runtimes
-from cyclegan_jax.inference.tiling import run_in_tiles
+from cyclegan_jax.inference.tiling import (
+    Read,
+    Window,
+    beyond_the_sides,
+    run_in_tiles,
+    small_copy,
+)
 from cyclegan_jax.interop import Network, load_pretrained, make_module
 from cyclegan_jax.sharding import Batched
 
@@ -61,9 +67,10 @@ class Translator:
         self.photographs = all(pixels.photographs for pixels in network.pixels)
         self._module = make_module(network.role, network.spec, network.channels, dtype)
         self._pad, self._name = pad, name
-        self._params = network.params
+        self._variables = {'params': network.params}
         self._batched = functools.lru_cache(2)(lambda n: Batched(self._forward, n))
-        self._generator = None  # instead of these two
+        self._statistics = Batched(self._measure, 1)
+        self._generator = None  # instead of these three
         if runtime != 'jax':
             self._generator = runtimes.load(runtime, network, name, dtype)
 
@@ -119,7 +126,8 @@ class Translator:
           batch_size: how many of one size go through the network together.
           size: resizes first, bicubic: the shorter side, or (height, width). The translation is
             resized back.
-          tile: translates larger images in overlapping tiles with sides of so many pixels.
+          tile: translates larger images in overlapping tiles with sides of so many pixels, see
+            `translate_windows`.
           colour: 'keep' gives a grey Pillow image for a grey one, even if the generator maps
             colours to colours; 'model' what the generator makes of it, as for label maps.
 
@@ -175,6 +183,11 @@ class Translator:
                     '%s: %d x %d pixels are too few to mean much to a network', name, *image.size
                 )
             return pictures.split(image, channels, keep_grey=colour == 'keep')
+        self._check(image)
+        return pictures.Picture(image)
+
+    def _check(self, image: np.ndarray) -> None:
+        channels = self.channels[0]
         if image.ndim != 3 or image.shape[2] != channels or 0 in image.shape:
             raise UserError(f'an image has shape {image.shape}; it must be (h, w, {channels}).')
         if not self.photographs:
@@ -186,42 +199,118 @@ class Translator:
             )
         if not np.isfinite(image).all():
             raise UserError('an image has values that are not finite.')
-        return pictures.Picture(image)
+
+    def translate_windows(
+        self,
+        read: Read,
+        write: Callable[[Window, np.ndarray], None],
+        shape: tuple[int, ...],
+        *,
+        tile: int = 512,
+        batch_size: int = 1,
+    ) -> None:
+        """Translates an image that need not fit into memory, window by window.
+
+        With arrays, also numpy.memmap, h5py or zarr: `translate_windows(source.__getitem__,
+        target.__setitem__, source.shape)`. It is read twice: first for a small copy, of no more
+        pixels than a tile, by whose statistics all tiles are then normalised, so that their colours
+        agree. Runtimes other than 'jax' normalise each tile by itself.
+
+        Args:
+          read: is given (rows, columns), two slices within the image; returns the pixels, (h, w,
+            c), of uint8, uint16, or float32 in [-1, 1].
+          write: is given the same and the translation of it, of the type that `read` returns: bands
+            as wide as the image, from top to bottom, each pixel once.
+          shape: (height, width, ...) of the image.
+          tile: side of a tile, rounded up to a multiple of `size_multiple`. Memory is taken for
+            `batch_size` tiles, and for a band of the result.
+          batch_size: tiles at a time.
+
+        Raises:
+          UserError: the translation has values that are not finite.
+        """
+        check_at_least('tile', tile, _SMALLEST_TILE)
+        height, width = shape[:2]
+        multiple = self._module.size_multiple
+        tile = -(-tile // multiple) * multiple
+        padded = tuple(self._padded(side) for side in (height, width))
+        probe = read((slice(0, 1), slice(0, 1)))
+        self._check(probe)
+        half = _half_range(probe.dtype)
+
+        def as_float(window: Window) -> np.ndarray:
+            pixels = read(window)
+            return pixels if half is None else pixels.astype(np.float32) / np.float32(half) - 1
+
+        mirrored = beyond_the_sides(as_float, (height, width))
+        variables = self._variables
+        if self._generator is None:
+            copy = self._extend(small_copy(as_float, (height, width), tile)[None])
+            variables = variables | self._statistics(variables, copy)
+        else:
+            logging.warning("colours may drift from tile to tile; with the runtime 'jax' less")
+        top = 0
+        run = lambda tiles: self._run_padded(np.stack(tiles), batch_size, variables)
+        for band in run_in_tiles(
+            mirrored, padded, tile, run, multiple=multiple, batch_size=batch_size
+        ):
+            band = band[: height - top, :width]
+            if half is not None:
+                band = np.round((band + 1) * half).astype(probe.dtype)
+            write((slice(top, top + len(band)), slice(0, width)), band)
+            top += len(band)
 
     def _run_in_tiles(self, image: np.ndarray, tile: int, batch_size: int) -> np.ndarray:
-        half = _half_range(image.dtype)
-        as_float = image if half is None else image.astype(np.float32) / np.float32(half) - 1
-        result = run_in_tiles(as_float, tile, lambda tiles: self._run(tiles, batch_size))
-        return result if half is None else np.round((result + 1) * half).astype(image.dtype)
+        result = np.empty((*image.shape[:2], self.channels[1]), image.dtype)
+        self.translate_windows(
+            image.__getitem__, result.__setitem__, image.shape, tile=tile, batch_size=batch_size
+        )
+        return result
 
     def _run(self, images: list[np.ndarray], batch_size: int) -> np.ndarray:
         """Images of one shape and type, through the network."""
-        height, width = images[0].shape[:2]
-        bottom, right = self._padding(height), self._padding(width)
-        padded = np.pad(np.stack(images), ((0, 0), (0, bottom), (0, right), (0, 0)), 'reflect')
-        result, finite = self._translate(padded, batch_size)
+        images = np.stack(images)
+        height, width = images.shape[1:3]
+        if not self._pad:
+            return self._run_padded(images, batch_size, self._variables)
+        result = self._run_padded(self._extend(images), batch_size, self._variables)
+        return result[:, :height, :width]
+
+    def _run_padded(self, images: np.ndarray, batch_size: int, variables: dict) -> np.ndarray:
+        """Images of a size that the network takes, (n, h, w, c), through it."""
+        result, finite = self._translate(images, batch_size, variables)
         if not finite.all():
             raise UserError(
                 f'{self._name} gives values that are not finite; take an earlier checkpoint '
                 '(--step), or train again.'
             )
-        return result[:, :height, :width] if self._pad else result
+        return result
 
-    def _padding(self, side: int) -> int:
+    def _extend(self, images: np.ndarray) -> np.ndarray:
+        missing = [(0, self._padded(side) - side) for side in images.shape[1:3]]
+        return np.pad(images, [(0, 0), *missing, (0, 0)], 'reflect')
+
+    def _padded(self, side: int) -> int:
         multiple = self._module.size_multiple
-        return -(-max(side, _SMALLEST) // multiple) * multiple - side if self._pad else 0
+        return -(-max(side, _SMALLEST) // multiple) * multiple
 
-    def _translate(self, images: np.ndarray, batch_size: int) -> Sequence[np.ndarray]:
+    def _translate(
+        self, images: np.ndarray, batch_size: int, variables: dict
+    ) -> Sequence[np.ndarray]:
         """Translations of images of a size that the network takes, and whether each is finite."""
         if self._generator is None:
-            return self._batched(batch_size)(self._params, images)
+            return self._batched(batch_size)(variables, images)
         batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
         with np.errstate(invalid='ignore'):  # what is not finite is told by the caller
             parts = [_through(self._generator, batch, np) for batch in batches]
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
-    def _forward(self, params, batch):
-        return _through(lambda x: self._module.apply({'params': params}, x), batch, jnp)
+    def _forward(self, variables, batch):
+        return _through(lambda x: self._module.apply(variables, x), batch, jnp)
+
+    def _measure(self, variables, batch):
+        """What each instance norm finds in images, as the collection 'statistics'."""
+        return self._module.apply(variables, batch, mutable=['statistics'])[1]
 
 
 def scaled_size(shape: tuple[int, ...], size: int | tuple[int, int] | None) -> tuple[int, int]:

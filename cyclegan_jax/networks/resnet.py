@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cyclegan_jax.errors import check_at_least, check_choice
 from cyclegan_jax.networks.description import HUGGAN_CODE, TORCH_CODE, Described, TorchLayer
-from cyclegan_jax.ops import Conv, blur_down, blur_up, instance_norm, reflect_pad
+from cyclegan_jax.ops import Conv, InstanceNorm, blur_down, blur_up, reflect_pad
 
 Array = jax.Array
 
@@ -25,11 +25,11 @@ class ResNetBlock(nn.Module):
         conv = functools.partial(Conv, x.shape[-1], 3, dtype=self.dtype)
         y = conv(name='conv_0')(reflect_pad(x, 1))
         if self.dropout:
-            y = nn.Dropout(self.dropout, deterministic=not train)(instance_norm(y, slope=0))
+            y = nn.Dropout(self.dropout, deterministic=not train)(InstanceNorm(slope=0)(y))
             y = reflect_pad(y, 1)
         else:
-            y = instance_norm(y, slope=0, pad=1)
-        return x + instance_norm(conv(name='conv_1')(y))
+            y = InstanceNorm(slope=0, pad=1)(y)
+        return x + InstanceNorm()(conv(name='conv_1')(y))
 
 
 def _repeat(x: Array) -> Array:
@@ -58,11 +58,11 @@ class ResNetGenerator(Described):
     def __call__(self, x: Array, train: bool = False) -> Array:
         conv = functools.partial(Conv, dtype=self.dtype)
         block = nn.remat(ResNetBlock, static_argnums=2) if self.remat else ResNetBlock
-        x = instance_norm(conv(self.width, 7, name='in')(reflect_pad(x, 3)), slope=0)
+        x = InstanceNorm(slope=0)(conv(self.width, 7, name='in')(reflect_pad(x, 3)))
         for i in range(2):
             stride = 2 if self.downsample == 'stride' else 1
             down = conv(self.width * 2 ** (i + 1), 3, stride=stride, padding=1, name=f'down_{i}')
-            x = instance_norm(down(x), slope=0)
+            x = InstanceNorm(slope=0)(down(x))
             x = x if self.downsample == 'stride' else blur_down(x)
         for i in range(self.num_blocks):
             x = block(self.dropout, self.dtype, name=f'block_{i}')(x, train)
@@ -74,7 +74,7 @@ class ResNetGenerator(Described):
                 x = conv(features, 3, padding=1, name=name)(x)
             else:
                 x = conv(features, 3, up=True, name=name)(x)
-            x = instance_norm(x, slope=0, pad=0 if i == 0 else 3)
+            x = InstanceNorm(slope=0, pad=0 if i == 0 else 3)(x)
         x = conv(self.channels, 7, bias=True, name='out')(x)
         return jnp.tanh(x.astype(jnp.float32))
 

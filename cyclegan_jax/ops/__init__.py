@@ -2,6 +2,15 @@
 
 from cyclegan_jax.ops.blur import blur_down, blur_up
 from cyclegan_jax.ops.convolution import Conv, conv, up_conv
-from cyclegan_jax.ops.norm import instance_norm, reflect_pad
+from cyclegan_jax.ops.norm import InstanceNorm, instance_norm, reflect_pad
 
-__all__ = ['Conv', 'blur_down', 'blur_up', 'conv', 'instance_norm', 'reflect_pad', 'up_conv']
+__all__ = [
+    'Conv',
+    'InstanceNorm',
+    'blur_down',
+    'blur_up',
+    'conv',
+    'instance_norm',
+    'reflect_pad',
+    'up_conv',
+]

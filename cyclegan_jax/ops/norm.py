@@ -7,6 +7,7 @@ float32 copies of whole images.
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,6 +16,8 @@ from jax import lax
 from cyclegan_jax.ops.platform import by_platform
 
 Array = jax.Array
+
+_EPSILON = 1e-5
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
@@ -63,7 +66,7 @@ def _fold(y: Array, width: int) -> Array:
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def instance_norm(x: Array, slope: float = 1.0, pad: int = 0, epsilon: float = 1e-5) -> Array:
+def instance_norm(x: Array, slope: float = 1.0, pad: int = 0, epsilon: float = _EPSILON) -> Array:
     """Normalises each channel of each image to mean 0, variance 1 (Ulyanov et al. 2016).
 
     There are no learnt scales, as in the reference. What is negative is then multiplied by `slope`
@@ -73,13 +76,37 @@ def instance_norm(x: Array, slope: float = 1.0, pad: int = 0, epsilon: float = 1
     return _forward(x, slope, pad, epsilon)[0]
 
 
+class InstanceNorm(nn.Module):
+    """`instance_norm` as a layer of a generator, whose statistics can be kept and given back.
+
+    Where the collection 'statistics' is asked for, the layer keeps mean and 1 / standard deviation
+    of its channels, (n, 1, 1, c) each, there. Where it is given, they are taken in place of those
+    of `x`: a part of a picture is then normalised as the whole was. Without it, it costs nothing.
+    """
+
+    slope: float = 1.0
+    pad: int = 0
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        if given := self.get_variable('statistics', 'of_picture'):
+            return _normalise(x, *given, self.slope, self.pad)
+        if self.is_mutable_collection('statistics') and not self.is_initializing():
+            self.put_variable('statistics', 'of_picture', _statistics(x, _EPSILON))
+        return instance_norm(x, self.slope, self.pad)
+
+
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
 def _forward(x, slope, pad, epsilon):
     mean, scale = _statistics(x, epsilon)
+    return _normalise(x, mean, scale, slope, pad), (x, mean, scale)
+
+
+def _normalise(x, mean, scale, slope, pad):
     y = (x.astype(jnp.float32) - mean) * scale
     if slope != 1:
         y = jnp.where(y >= 0, y, slope * y)
-    return reflect_pad(y.astype(x.dtype), pad), (x, mean, scale)
+    return reflect_pad(y.astype(x.dtype), pad)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
