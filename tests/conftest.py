@@ -12,9 +12,11 @@ os.environ['XLA_FLAGS'] = (
 # Networks in tests are tiny: compiling them costs far more than running them. What one test or
 # subprocess has compiled serves the others.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
-os.environ['JAX_COMPILATION_CACHE_DIR'] = tempfile.mkdtemp(prefix='cyclegan_jax_test_cache_')
+if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers have it from the process that starts them
+    cache = tempfile.mkdtemp(prefix='cyclegan_jax_test_cache_')
+    os.environ['JAX_COMPILATION_CACHE_DIR'] = cache
+    atexit.register(shutil.rmtree, cache, ignore_errors=True)
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'  # shapes that differ in length are a slip
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
-atexit.register(shutil.rmtree, os.environ['JAX_COMPILATION_CACHE_DIR'], ignore_errors=True)
 
 pytest_plugins = ['checkpoint_state']  # fixtures of several test files
