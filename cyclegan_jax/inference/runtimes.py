@@ -3,6 +3,8 @@
 import math
 import sys
 from collections.abc import Callable
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 
@@ -13,6 +15,25 @@ from cyclegan_jax.sharding import check_memory
 Generator = Callable[[np.ndarray], np.ndarray]  # (n, h, w, c) float32 in [-1, 1] to the same
 
 DTYPES = ('float32', 'bfloat16')
+
+
+def through(generator: Callable, batch: Any, xp: ModuleType) -> tuple[Any, Any]:
+    """Translations, of the type of `batch`, and for each whether all of it is finite.
+
+    Args:
+      generator: from (n, h, w, c) float32 in [-1, 1] to the same.
+      batch: an array of numpy or JAX, which `xp` is.
+    """
+    half = half_range(batch.dtype)
+    x = batch if half is None else batch.astype(xp.float32) / half - 1
+    y = generator(x)
+    finite = xp.isfinite(y).all(axis=(1, 2, 3))
+    return y if half is None else xp.round((y + 1) * half).astype(batch.dtype), finite
+
+
+def half_range(dtype: np.dtype) -> float | None:
+    """Half of the largest value of an integer type; None for floating point, already in [-1, 1]."""
+    return np.iinfo(dtype).max / 2 if np.issubdtype(dtype, np.integer) else None
 
 
 def load(runtime: str, network: Network, name: str, dtype: str) -> Generator:

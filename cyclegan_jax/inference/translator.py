@@ -2,10 +2,8 @@
 
 import functools
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +14,7 @@ from cyclegan_jax.data.arrays import as_stored
 from cyclegan_jax.data.images import resize
 from cyclegan_jax.errors import UserError, check_at_least, check_choice
 from cyclegan_jax.inference import pictures, runtimes
+from cyclegan_jax.inference.runtimes import half_range, through
 from cyclegan_jax.inference.tiling import (
     Read,
     Window,
@@ -153,7 +152,10 @@ class Translator:
         alike = defaultdict(list)
         for i, array in enumerate(arrays):
             if tile and max(array.shape[:2]) > tile:
-                results[i] = self._run_in_tiles(array, tile, batch_size)
+                windows = self._in_tiles(
+                    array.__getitem__, array.dtype, array.shape, tile, batch_size
+                )
+                results[i] = np.concatenate([band for _, band in windows])
             else:
                 alike[array.shape, array.dtype].append(i)
         for indices in alike.values():
@@ -183,22 +185,23 @@ class Translator:
                     '%s: %d x %d pixels are too few to mean much to a network', name, *image.size
                 )
             return pictures.split(image, channels, keep_grey=colour == 'keep')
-        self._check(image)
-        return pictures.Picture(image)
+        return pictures.Picture(self._checked(image))
 
-    def _check(self, image: np.ndarray) -> None:
+    def _checked(self, image: np.ndarray) -> np.ndarray:
+        """An image as it is, or float32 in [-1, 1] of one that is no photograph."""
         channels = self.channels[0]
         if image.ndim != 3 or image.shape[2] != channels or 0 in image.shape:
             raise UserError(f'an image has shape {image.shape}; it must be (h, w, {channels}).')
         if not self.photographs:
             source = self.pixels[0]
-            return pictures.Picture(source.to_float(as_stored(image, source, 'an image')))
+            return source.to_float(as_stored(image, source, 'an image'))
         if image.dtype not in (np.uint8, np.uint16, np.float32):
             raise UserError(
                 f'an image is of type {image.dtype}; must be uint8, uint16, or float32 in [-1, 1].'
             )
         if not np.isfinite(image).all():
             raise UserError('an image has values that are not finite.')
+        return image
 
     def translate_windows(
         self,
@@ -218,9 +221,9 @@ class Translator:
 
         Args:
           read: is given (rows, columns), two slices within the image; returns the pixels, (h, w,
-            c), of uint8, uint16, or float32 in [-1, 1].
-          write: is given the same and the translation of it, of the type that `read` returns: bands
-            as wide as the image, from top to bottom, each pixel once.
+            c), of a type that `__call__` takes.
+          write: is given the same and the translation of it, of the type that `__call__` returns:
+            bands as wide as the image, from top to bottom, each pixel once.
           shape: (height, width, ...) of the image.
           tile: side of a tile, rounded up to a multiple of `size_multiple`. Memory is taken for
             `batch_size` tiles, and for a band of the result.
@@ -230,42 +233,45 @@ class Translator:
           UserError: the translation has values that are not finite.
         """
         check_at_least('tile', tile, _SMALLEST_TILE)
+        checked = lambda window: self._checked(read(window))
+        dtype = checked((slice(0, 1), slice(0, 1))).dtype
+        for window, band in self._in_tiles(checked, dtype, shape, tile, batch_size):
+            write(window, band if self.photographs else self.pixels[1].to_stored(band))
+
+    def _in_tiles(
+        self, read: Read, dtype: np.dtype, shape: tuple[int, ...], tile: int, batch_size: int
+    ) -> Iterator[tuple[Window, np.ndarray]]:
+        """Windows from top to bottom, and their translations, of the type that is read."""
         height, width = shape[:2]
         multiple = self._module.size_multiple
         tile = -(-tile // multiple) * multiple
-        padded = tuple(self._padded(side) for side in (height, width))
-        probe = read((slice(0, 1), slice(0, 1)))
-        self._check(probe)
-        half = _half_range(probe.dtype)
+        half = half_range(dtype)
 
         def as_float(window: Window) -> np.ndarray:
             pixels = read(window)
             return pixels if half is None else pixels.astype(np.float32) / np.float32(half) - 1
 
-        mirrored = beyond_the_sides(as_float, (height, width))
         variables = self._variables
         if self._generator is None:
             copy = self._extend(small_copy(as_float, (height, width), tile)[None])
             variables = variables | self._statistics(variables, copy)
         else:
             logging.warning("colours may drift from tile to tile; with the runtime 'jax' less")
+        bands = run_in_tiles(
+            beyond_the_sides(as_float, (height, width)),
+            (self._padded(height), self._padded(width)),
+            tile,
+            lambda tiles: self._run_padded(np.stack(tiles), batch_size, variables),
+            multiple=multiple,
+            batch_size=batch_size,
+        )
         top = 0
-        run = lambda tiles: self._run_padded(np.stack(tiles), batch_size, variables)
-        for band in run_in_tiles(
-            mirrored, padded, tile, run, multiple=multiple, batch_size=batch_size
-        ):
+        for band in bands:
             band = band[: height - top, :width]
             if half is not None:
-                band = np.round((band + 1) * half).astype(probe.dtype)
-            write((slice(top, top + len(band)), slice(0, width)), band)
+                band = np.round((band + 1) * half).astype(dtype)
+            yield (slice(top, top + len(band)), slice(0, width)), band
             top += len(band)
-
-    def _run_in_tiles(self, image: np.ndarray, tile: int, batch_size: int) -> np.ndarray:
-        result = np.empty((*image.shape[:2], self.channels[1]), image.dtype)
-        self.translate_windows(
-            image.__getitem__, result.__setitem__, image.shape, tile=tile, batch_size=batch_size
-        )
-        return result
 
     def _run(self, images: list[np.ndarray], batch_size: int) -> np.ndarray:
         """Images of one shape and type, through the network."""
@@ -302,11 +308,11 @@ class Translator:
             return self._batched(batch_size)(variables, images)
         batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
         with np.errstate(invalid='ignore'):  # what is not finite is told by the caller
-            parts = [_through(self._generator, batch, np) for batch in batches]
+            parts = [through(self._generator, batch, np) for batch in batches]
         return [np.concatenate(part) for part in zip(*parts, strict=True)]
 
     def _forward(self, variables, batch):
-        return _through(lambda x: self._module.apply(variables, x), batch, jnp)
+        return through(lambda x: self._module.apply(variables, x), batch, jnp)
 
     def _measure(self, variables, batch):
         """What each instance norm finds in images, as the collection 'statistics'."""
@@ -322,22 +328,3 @@ def scaled_size(shape: tuple[int, ...], size: int | tuple[int, int] | None) -> t
         return size
     longer = int(size * max(height, width) / min(height, width))
     return (size, longer) if height <= width else (longer, size)
-
-
-def _through(generator: Callable, batch: Any, xp: ModuleType) -> tuple[Any, Any]:
-    """Translations, of the type of `batch`, and for each whether all of it is finite.
-
-    Args:
-      generator: from (n, h, w, c) float32 in [-1, 1] to the same.
-      batch: an array of numpy or JAX, which `xp` is.
-    """
-    half = _half_range(batch.dtype)
-    x = batch if half is None else batch.astype(xp.float32) / half - 1
-    y = generator(x)
-    finite = xp.isfinite(y).all(axis=(1, 2, 3))
-    return y if half is None else xp.round((y + 1) * half).astype(batch.dtype), finite
-
-
-def _half_range(dtype: np.dtype) -> float | None:
-    """Half of the largest value of an integer type; None for floating point, already in [-1, 1]."""
-    return np.iinfo(dtype).max / 2 if np.issubdtype(dtype, np.integer) else None
