@@ -55,10 +55,19 @@ def levels(results, expected):
 def test_pictures_are_the_same_within_a_level(runtime, network, translator):
     given = [picture(mode, (32, 32), seed) for seed, mode in enumerate(['RGB', 'RGBA', 'L', 'RGB'])]
     given.append(picture('RGB', (45, 30)))
-    options = {'batch_size': 2, 'tile': 32}
+    options = {'batch_size': 2}
     found = other(runtime, network)
     assert levels(found(given, **options), translator(given, **options)).max() <= 1
     assert levels([found(given[0], size=16)], [translator(given[0], size=16)]).max() <= 1
+
+
+@pytest.mark.parametrize('runtime', OTHERS)
+def test_tiles_are_normalised_by_themselves_and_this_is_told(runtime, network, caplog):
+    given = picture('RGB', (45, 30))
+    found = other(runtime, network)
+    assert found(given, tile=48).size == given.size and not caplog.records  # one tile
+    assert found(given, tile=32).size == given.size
+    assert 'colours may drift from tile to tile' in caplog.text
 
 
 @pytest.mark.parametrize('runtime', OTHERS)
