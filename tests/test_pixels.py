@@ -159,7 +159,7 @@ def test_samples_show_named_channels_in_a_window():
 def test_unlike_channels_have_no_identity_loss_and_the_log_says_so(caplog):
     config = synthetic.get_config()
     config.loss.update(identity_weight=5.0, identity_weight_end=1.0)
-    with caplog.at_level('INFO'):
+    with caplog.at_level('INFO', logger='absl'):
         assert program._loss(config, {'a': 5, 'b': 5}) == config.loss and not caplog.text
         loss = program._loss(config, {'a': 5, 'b': 1})
     assert 'No identity loss: domain a has 5 channels and b 1' in caplog.text
