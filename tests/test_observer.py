@@ -9,6 +9,7 @@ import numpy as np
 from cyclegan_jax import sharding
 from cyclegan_jax.networks import make_networks
 from cyclegan_jax.observer import Observer, Watchdog
+from cyclegan_jax.pixels import PHOTOGRAPHS
 from cyclegan_jax.train_step import make_translate
 
 FIELDS = {'a': 3, 'b': 3}, {'width': 4, 'num_blocks': 0}, {'width': 4, 'num_layers': 1}
@@ -26,7 +27,10 @@ def test_samples_and_scores_of_a_bfloat16_run_are_computed_in_float32(tmp_path):
     observer = Observer(
         tmp_path,
         sharding.make_mesh(8),
-        types.SimpleNamespace(test=lambda number: {'a': images, 'b': images}),
+        types.SimpleNamespace(
+            test=lambda number: {'a': images, 'b': images},
+            pixels={'a': PHOTOGRAPHS, 'b': PHOTOGRAPHS},
+        ),
         low,
         {'a': 'a', 'b': 'b'},
         types.SimpleNamespace(score=lambda f: (scored.append(f('a2b', images)), [], None)),
