@@ -14,6 +14,7 @@ ROOT = Path(__file__).parents[1]
 SCRIPTS = sorted((ROOT / 'launch').glob('*.sh'))
 AGAIN = {RESTART, 129, 130, 134, 137, 143}  # the same command goes on
 FAIL = [1, 2, 3, 4]
+KUBERNETES = '1.33'  # whose schema launch/jobset.yaml is checked by
 
 
 @pytest.mark.skipif(not shutil.which('shellcheck'), reason='needs shellcheck')
@@ -91,14 +92,67 @@ def test_a_slice_that_is_preempted_is_made_anew(tmp_path):
     assert words == ['describe', 'create', 'git clone', 'main.py'] * 2
 
 
+def _only(required, **properties):
+    return {
+        'type': 'object',
+        'properties': properties,
+        'required': required.split(),
+        'additionalProperties': False,
+    }
+
+
+TEXT, NUMBER, OBJECT = ({'type': kind} for kind in ('string', 'integer', 'object'))
+# What the file uses of jobset.x-k8s.io/v1alpha2, by its reference
+# (https://jobset.sigs.k8s.io/docs/reference/jobset.v1alpha2): its whole schema is no package.
+JOBSET = _only(
+    'apiVersion kind metadata spec',
+    apiVersion={'const': 'jobset.x-k8s.io/v1alpha2'},
+    kind={'const': 'JobSet'},
+    metadata=_only('name', name=TEXT),
+    spec=_only(
+        'replicatedJobs',
+        failurePolicy=_only(
+            '',
+            maxRestarts=NUMBER,
+            rules={
+                'type': 'array',
+                'items': _only(
+                    'name action',
+                    name={'pattern': '^[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?$'},
+                    action={'enum': ['FailJobSet', 'RestartJobSet']},
+                    onJobFailureReasons={'type': 'array', 'items': TEXT},
+                ),
+            },
+        ),
+        replicatedJobs={
+            'type': 'array',
+            'items': _only('name template', name=TEXT, replicas=NUMBER, template=OBJECT),
+        },
+    ),
+)
+
+
+def test_kubernetes_knows_every_field():
+    """The Job by the schema of Kubernetes, what is around it by that of JobSet."""
+    jsonschema = pytest.importorskip('jsonschema')
+    kubernetes_validate = pytest.importorskip('kubernetes_validate')
+    jobset = yaml.safe_load((ROOT / 'launch' / 'jobset.yaml').read_text())
+    jsonschema.validate(jobset, JOBSET)
+    for replicated in jobset['spec']['replicatedJobs']:
+        job = {
+            'apiVersion': 'batch/v1',
+            'kind': 'Job',
+            'metadata': {'name': replicated['name']},
+            **replicated['template'],
+        }
+        kubernetes_validate.validate(job, KUBERNETES, strict=True)
+
+
 def test_kubernetes_restarts_all_but_what_would_fail_again():
     jobset = yaml.safe_load((ROOT / 'launch' / 'jobset.yaml').read_text())
-    assert (jobset['apiVersion'], jobset['kind']) == ('jobset.x-k8s.io/v1alpha2', 'JobSet')
     (mistake,) = jobset['spec']['failurePolicy']['rules']
     assert mistake['action'] == 'FailJobSet'
     assert mistake['onJobFailureReasons'] == ['PodFailurePolicy']
-    # As the controller demands.
-    assert re.fullmatch('[A-Za-z]([A-Za-z0-9_,:]*[A-Za-z0-9_])?', mistake['name'])
     (worker,) = jobset['spec']['replicatedJobs']
     job = worker['template']['spec']
     (rule,) = job['podFailurePolicy']['rules']
