@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -43,8 +44,15 @@ def none_is_left():
             run.kill()
 
 
-def start(workdir, *flags, devices=1, **fields):
-    command = [sys.executable, 'main.py', '--config=configs/synthetic.py', f'--workdir={workdir}']
+def start(workdir, *flags, devices=1, host=(), **fields):
+    """Starts main.py; `host` is what goes before a command that is to run there."""
+    command = [
+        *host,
+        sys.executable,
+        'main.py',
+        '--config=configs/synthetic.py',
+        f'--workdir={workdir}',
+    ]
     command += [f'--config.{name}={value}' for name, value in {**TINY, **fields}.items()]
     environment = {
         **os.environ,
@@ -140,10 +148,10 @@ def test_ctrl_c_while_the_step_compiles_ends_at_once_and_without_a_crash(tmp_pat
     assert 'Interrupted' in errors and 'Fatal' not in errors and 'Compiled' not in output
 
 
-def two_processes(workdir, *, other_workdir=None, other=(), **fields):
+def two_processes(workdir, *, other_workdir=None, other=(), hosts=((), ()), **fields):
     with socket.socket() as probe:
         probe.bind(('localhost', 0))
-        address = f'localhost:{probe.getsockname()[1]}'
+        address = f'{"host0" if any(hosts) else "localhost"}:{probe.getsockname()[1]}'
     return [
         start(
             other_workdir if i and other_workdir else workdir,
@@ -152,6 +160,7 @@ def two_processes(workdir, *, other_workdir=None, other=(), **fields):
             'JAX_NUM_PROCESSES=2',
             f'JAX_PROCESS_ID={i}',
             devices=4,
+            host=hosts[i],
             **{'batch_size': 8, **fields, **(dict(other) if i else {})},
         )
         for i in range(2)
@@ -222,6 +231,52 @@ def test_a_process_that_stands_still_ends_both(tmp_path):
     runs[1].send_signal(signal.SIGCONT)
     statuses, told = ends(runs, 60)
     assert statuses == [75, 75] and all('process 1 (' in line for lines in told for line in lines)
+
+
+@pytest.fixture
+def hosts(tmp_path):
+    """Two hosts with networks of their own, and a cable between them.
+
+    Yields what goes before a command that is to run there, of each; and what pulls the cable.
+    """
+    if os.geteuid() or not shutil.which('ip'):
+        pytest.skip('needs root and iproute2')
+    names = [f'cyclegan{os.getpid()}-{i}' for i in range(2)]
+    if subprocess.run(['ip', 'netns', 'add', names[0]], capture_output=True).returncode:
+        pytest.skip('needs network namespaces')
+
+    def ip(command):
+        subprocess.run(['ip', *command.split()], check=True)
+
+    (tmp_path / 'hosts').write_text('127.0.0.1 localhost\n10.0.0.1 host0\n10.0.0.2 host1\n')
+    inside = 'mount --bind "$0" /etc/hosts && hostname "$1" && shift && exec "$@"'
+    try:
+        ip(f'netns add {names[1]}')
+        ip(f'link add cable netns {names[0]} type veth peer name cable netns {names[1]}')
+        for i, name in enumerate(names):
+            ip(f'-n {name} addr add 10.0.0.{i + 1}/24 dev cable')
+            ip(f'-n {name} link set lo up')
+            ip(f'-n {name} link set cable up')
+        enter = ('unshare', '--mount', '--uts', 'bash', '-c', inside, str(tmp_path / 'hosts'))
+        yield (
+            [('ip', 'netns', 'exec', name, *enter, f'host{i}') for i, name in enumerate(names)],
+            lambda: ip(f'-n {names[1]} link set cable down'),
+        )
+    finally:
+        for name in names:
+            subprocess.run(['ip', 'netns', 'del', name], capture_output=True)
+
+
+def test_hosts_that_cannot_reach_each_other_end_and_each_names_the_other(tmp_path, hosts):
+    prefixes, pull_the_cable = hosts
+    runs = two_processes(tmp_path / 'run', hosts=prefixes)
+    read_until(runs[0], 'step 40/')
+    pull_the_cable()
+    statuses, told = ends(runs, 120)
+    assert statuses == [75, 75] and [len(lines) for lines in told] == [1, 1], told
+    for i, (line,) in enumerate(told):
+        assert f'process {1 - i} (host{1 - i}) gave no sign of life' in line
+        assert re.search(r'the same command goes on from step \d+', line)
 
 
 @pytest.mark.parametrize('what', ['config', 'workdir'])
