@@ -54,8 +54,7 @@ def load_translators(
             f'{model} has no generator {missing.pop()}; give --direction={",".join(networks)}.'
         )
     return {
-        name: _of_files(Translator(networks[name], name=f'{name} of {model}', **how))
-        for name in directions
+        name: Translator(networks[name], name=f'{name} of {model}', **how) for name in directions
     }
 
 
