@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import webpage
@@ -71,6 +72,7 @@ def to_pytorch(networks: Networks, folder: Path) -> str:
     Raises:
       UserError: a network that does not exist there, or torch is not installed.
     """
+    _warn_of_units(networks)
     networks = _generators(networks) | {
         name: network for name, network in networks.items() if _module(network).torch_code
     }
@@ -94,12 +96,27 @@ def to_pytorch(networks: Networks, folder: Path) -> str:
     return f'{TORCH_CODE} loads them by --model cycle_gan {" ".join(flags)}'
 
 
+def _warn_of_units(networks: Networks) -> None:
+    """Says what a format has no place for: the type and range of other than photographs."""
+    for name, network in _generators(networks).items():
+        if ends_to_json(network.pixels):
+            source, target = (pixels.describe() for pixels in network.pixels)
+            logging.warning(
+                '%s: this format does not say that -1 to 1 stand for %s, and %s; convert yourself, '
+                'or choose --format=safetensors or onnx',
+                name,
+                source,
+                target,
+            )
+
+
 def to_huggan(networks: Networks, folder: Path) -> None:
     """What huggan's `GeneratorResNet.from_pretrained` loads: a2b in `folder`, b2a in folder/b2a.
 
     Raises:
       UserError: a generator that huggan's code cannot build.
     """
+    _warn_of_units(networks)
     generators = _generators(networks)
     _check_code(generators, HUGGAN_CODE)
     for name, network in generators.items():
@@ -128,6 +145,7 @@ def to_stablehlo(networks: Networks, folder: Path) -> None:
       UserError: flatbuffers is not installed.
       UserError: run back, the program gives something else.
     """
+    _warn_of_units(networks)
     from jax import export as jax_export
 
     for name, network in _generators(networks).items():
