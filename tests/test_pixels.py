@@ -199,6 +199,11 @@ def test_a_run_from_five_channels_to_one_is_scored_exported_and_translates(tmp_p
         main_export([f'--model={workdir}', f'--output={tmp_path / "out"}', '--format=safetensors'])
         == 0
     )
+    assert 'is not said by' not in capsys.readouterr().err
+    onward = [f'--model={tmp_path / "out"}', f'--output={tmp_path / "hlo"}', '--format=stablehlo']
+    assert main_export(onward) == 0
+    told = capsys.readouterr().err
+    assert '5 channels of uint16' in told and 'is not said by --format=stablehlo' in told
     exported = Translator.from_pretrained(tmp_path / 'out')
     assert exported.pixels == translator.pixels
     np.testing.assert_array_equal(exported(image), output)

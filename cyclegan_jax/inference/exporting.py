@@ -22,6 +22,7 @@ from cyclegan_jax.storage import write_bytes, write_json
 Networks = Mapping[str, Network]
 
 _HUGGAN_WIDTH = 64  # a constant of huggan's code
+_WITHOUT_UNITS = ('pytorch', 'huggan', 'stablehlo')
 _TOLERANCE = 1e-4  # of an exported program against JAX; its values are in [-1, 1]
 
 
@@ -72,7 +73,6 @@ def to_pytorch(networks: Networks, folder: Path) -> str:
     Raises:
       UserError: a network that does not exist there, or torch is not installed.
     """
-    _warn_of_units(networks)
     networks = _generators(networks) | {
         name: network for name, network in networks.items() if _module(network).torch_code
     }
@@ -96,27 +96,12 @@ def to_pytorch(networks: Networks, folder: Path) -> str:
     return f'{TORCH_CODE} loads them by --model cycle_gan {" ".join(flags)}'
 
 
-def _warn_of_units(networks: Networks) -> None:
-    """Says what a format has no place for: the type and range of other than photographs."""
-    for name, network in _generators(networks).items():
-        if ends_to_json(network.pixels):
-            source, target = (pixels.describe() for pixels in network.pixels)
-            logging.warning(
-                '%s: this format does not say that -1 to 1 stand for %s, and %s; convert yourself, '
-                'or choose --format=safetensors or onnx',
-                name,
-                source,
-                target,
-            )
-
-
 def to_huggan(networks: Networks, folder: Path) -> None:
     """What huggan's `GeneratorResNet.from_pretrained` loads: a2b in `folder`, b2a in folder/b2a.
 
     Raises:
       UserError: a generator that huggan's code cannot build.
     """
-    _warn_of_units(networks)
     generators = _generators(networks)
     _check_code(generators, HUGGAN_CODE)
     for name, network in generators.items():
@@ -145,7 +130,6 @@ def to_stablehlo(networks: Networks, folder: Path) -> None:
       UserError: flatbuffers is not installed.
       UserError: run back, the program gives something else.
     """
-    _warn_of_units(networks)
     from jax import export as jax_export
 
     for name, network in _generators(networks).items():
@@ -267,6 +251,13 @@ def export(networks: Networks, folder: Path, format: str, **options) -> str | No
         raise UserError(
             f'--output={folder} is the workdir of a run, whose config.json would be replaced; name '
             'another folder.'
+        )
+    ends = {pixels for n in _generators(networks).values() for pixels in n.pixels}
+    if format in _WITHOUT_UNITS and not all(pixels.photographs for pixels in ends):
+        logging.warning(
+            'what -1 to 1 stand for (%s) is not said by --format=%s; safetensors and onnx say it',
+            '; '.join(sorted(pixels.describe() for pixels in ends)),
+            format,
         )
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
