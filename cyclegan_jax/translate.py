@@ -111,7 +111,6 @@ def translate_pictures(args: argparse.Namespace) -> int:
 
     if args.output.exists() and not args.output.is_dir():
         raise UserError(f'--output={args.output} is a file; name a folder.')
-    images = files.find_images(args.input, exclude=args.output)
     translators = files.load_translators(
         args.model,
         args.direction,
@@ -120,6 +119,9 @@ def translate_pictures(args: argparse.Namespace) -> int:
         runtime=args.runtime,
         dtype=args.dtype,
     )
+    photographs = all(translator.photographs for translator in translators.values())
+    suffixes = files.pictures.SUFFIXES if photographs else files.value_files.SUFFIXES
+    images = files.find_images(args.input, args.output, suffixes)
     jobs = {
         direction: files.make_jobs(
             images,
@@ -127,8 +129,9 @@ def translate_pictures(args: argparse.Namespace) -> int:
             suffix=args.format and f'.{args.format.lstrip(".")}',
             skip_existing=args.skip_existing,
             overwrite=args.overwrite,
+            pixels=None if photographs else translator.pixels[1],
         )
-        for direction in translators
+        for direction, translator in translators.items()
     }
     failed = sum(
         files.translate_files(

@@ -1,8 +1,9 @@
 #!/bin/bash
-# Tries launch/slurm.sh without a cluster: two Slurm nodes on this machine, a run that is preempted,
-# loses a process, and finishes.  sudo bash launch/try_slurm.sh [FOLDER]
-# Installs nothing. Needs root, Debian's slurm-wlm and munge, and the package in the python found
-# first. All that it starts lives in namespaces of its own, and ends with it.
+# Tries launch/slurm.sh without a cluster: two Slurm nodes and a bucket on this machine. A run is
+# preempted twice, loses a node, goes on on the other, finishes, and is compared with an unbroken one.
+#   sudo bash launch/try_slurm.sh [FOLDER]
+# Installs nothing. Needs root, Debian's slurm-wlm and munge, and the package with its extra `test`
+# in the python found first. All that it starts lives in namespaces of its own, and ends with it.
 set -eu
 
 for tool in slurmctld slurmd munged sbatch unshare python; do
@@ -30,6 +31,7 @@ ClusterName=trial
 SlurmctldHost=$host(127.0.0.1)
 SlurmUser=root
 AuthInfo=socket=$folder/munge.socket
+SlurmdTimeout=90
 StateSaveLocation=$folder/state
 SlurmdSpoolDir=$folder/%n
 SlurmdPidFile=$folder/%n.pid
@@ -57,6 +59,11 @@ slurmctld
 slurmd -N node1
 slurmd -N node2
 
+# The bucket, as a server on this machine.
+export STORAGE_EMULATOR_HOST=http://127.0.0.1:27820 GOOGLE_AUTH_TOKEN_FOR_TESTING=x
+export TENSORSTORE_GCS_HTTP_URL=$STORAGE_EMULATOR_HOST
+python tests/bucket_server.py 27820 >"$folder/log/bucket" 2>&1 &
+
 say() { echo "[$(date +%T)] $*"; }
 state() { scontrol show job "$job" | grep -o "$1=[^ ]*"; }
 log=$folder/slurm.out
@@ -67,33 +74,66 @@ until_logged() { # a pattern, more often than it is there now
     for _ in $(seq 600); do
         [ "$(grep -c "$1" "$log" || true)" -gt "$before" ] && return
         ! grep -q 'needs a person' "$log" || break
+        # Slurm lets two minutes pass before a job that went back; here nobody wants to wait.
+        ! state JobState | grep -q PENDING || scontrol update JobId="$job" StartTime=now || true
         sleep 1
     done
     say "never came: $1"; tail -n 50 "$log"; exit 1
 }
 
-export WORKDIR=$folder/run CONFIG=configs/synthetic.py JAX_PLATFORMS=cpu
+export WORKDIR=gs://runs/trial CONFIG=configs/synthetic.py JAX_PLATFORMS=cpu
 export FLAGS="--config.batch_size=2 --config.data.max_images=16 --config.data.load_size=16
   --config.data.crop_size=16 --config.generator.width=4 --config.generator.num_blocks=0
   --config.discriminator.width=4 --config.discriminator.num_layers=1 --config.evaluate_every=0
   --config.keep_best= --config.schedule.num_epochs=1000 --config.schedule.decay_start_epoch=500
   --config.max_steps=${STEPS:-600} --config.log_every=20 --config.checkpoint_every=100"
 job=$(sbatch --parsable --output="$log" "$folder/slurm.sh")
-say "submitted job $job on $(sinfo -hNo %N | sort -u | xargs)"
-until_logged 'step .*00/'
-say "training; an urgent job takes both nodes"
-sbatch --parsable -p urgent -N2 --output=/dev/null --wrap 'srun sleep 5' >/dev/null
-until_logged 'back into the queue\|Stopped by signal'
-until_logged 'Resuming after step'
-until_logged 'step .*00/'
-victim=$(pgrep -n -f 'main.py --multihost')
-say "goes on; process $victim of one node is killed"
-kill -9 "$victim"
+say "submitted job $job on $(sinfo -hNo %N | sort -u | xargs), workdir $WORKDIR"
+until_logged 'step .*[02468]0/'
+for time in first second; do
+    say "training; an urgent job takes both nodes, for the $time time"
+    sbatch --parsable -p urgent -N2 --output=/dev/null --wrap 'srun sleep 5' >/dev/null
+    until_logged 'back into the queue'
+    until_logged 'Resuming after step'
+    until_logged 'step .*[02468]0/'
+done
+say "training; node2 is gone: its slurmd, and all that ran there"
+kill -9 "$(cat "$folder/node2.pid")"
+for process in $(pgrep -f 'main.py --multihost'); do
+    if tr '\0' '\n' <"/proc/$process/environ" | grep -qx SLURM_NODEID=1; then
+        kill -9 "$process" "$(ps -o ppid= -p "$process" | xargs)" 2>/dev/null || true
+    fi
+done
+until_logged 'NODE FAILURE\|back into the queue'
+scancel "$job"
+job=$(sbatch --parsable --nodes=1 --output="$log" "$folder/slurm.sh")
+say "submitted anew as job $job, on one node"
 until_logged 'Resuming after step'
 say "goes on; waiting for the end"
 for _ in $(seq 600); do
     state JobState | grep -q 'COMPLETED\|FAILED\|TIMEOUT\|CANCELLED' && break
     sleep 1
 done
-say "$(state JobState) $(state ExitCode) $(state Restarts)"
-grep -n 'Resuming\|Stopped\|error:\|queue\|Finished\|^finished' "$log"
+say "$(state JobState) $(state ExitCode)"
+grep -n 'device(s)\|Resuming\|Stopped\|error:\|queue\|Finished\|^finished' "$log"
+
+say "an unbroken run, in one process"
+# shellcheck disable=SC2086
+python main.py --config=$CONFIG --workdir="$folder/unbroken" $FLAGS >"$folder/log/unbroken" 2>&1
+python - "$WORKDIR" "$folder/unbroken" <<EOF
+import sys
+
+import jax
+import numpy as np
+
+from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.storage import as_path
+
+broken, unbroken = (Checkpoints(as_path(each) / 'checkpoints') for each in sys.argv[1:])
+step = broken.latest()
+assert step == unbroken.latest()
+pairs = [jax.tree.leaves(each.restore_networks()[0]) for each in (broken, unbroken)]
+most = max(np.abs(x - y).max() for x, y in zip(*pairs, strict=True))
+size = np.sqrt(np.mean([np.mean(np.square(x)) for x in pairs[0]]))
+print(f'parameters after step {step} differ by {most:.1e} at most, of values of {size:.1e} (RMS)')
+EOF

@@ -7,14 +7,15 @@ import numpy as np
 import pytest
 from PIL import Image
 from small_run import TINY
+from translate_fixtures import random_network
 
 from configs import synthetic
-from cyclegan_jax import data, losses, program, train, visuals
+from cyclegan_jax import data, losses, program, train, translate, visuals
 from cyclegan_jax.data import arrays
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import evaluate_run
 from cyclegan_jax.export import main as main_export
-from cyclegan_jax.inference import Translator
+from cyclegan_jax.inference import Translator, files, value_files
 from cyclegan_jax.log import read_metrics
 from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels, from_json, make_pixels
 
@@ -198,10 +199,86 @@ def test_a_run_from_five_channels_to_one_is_scored_exported_and_translates(tmp_p
         main_export([f'--model={workdir}', f'--output={tmp_path / "out"}', '--format=safetensors'])
         == 0
     )
+    assert 'is not said by' not in capsys.readouterr().err
+    onward = [f'--model={tmp_path / "out"}', f'--output={tmp_path / "hlo"}', '--format=stablehlo']
+    assert main_export(onward) == 0
+    told = capsys.readouterr().err
+    assert '5 channels of uint16' in told and 'is not said by --format=stablehlo' in told
     exported = Translator.from_pretrained(tmp_path / 'out')
     assert exported.pixels == translator.pixels
     np.testing.assert_array_equal(exported(image), output)
+    (tmp_path / 'in').mkdir()
+    np.save(tmp_path / 'in' / 'x.npy', image)
+    call = [f'--model={workdir}', f'--input={tmp_path / "in"}', f'--output={tmp_path / "to"}']
+    assert translate.main([*call]) == 0
+    np.testing.assert_allclose(np.load(tmp_path / 'to' / 'x.npy'), output, atol=1e-6)
     with pytest.raises(UserError, match='not Pillow images'):
         translator(Image.new('RGB', (16, 16)))
     [found] = evaluate_run(workdir, metrics='paired')
     assert found['a2b']['scores']['psnr'] == pytest.approx(scored['evaluation/psnr/a2b'], rel=1e-4)
+
+
+def test_files_of_values_come_back_with_their_place_in_space(tmp_path):
+    tifffile = pytest.importorskip('tifffile')
+    ends = Pixels(channels=5, dtype='uint16', high=(65535,)), Pixels(dtype='float32', high=(9,))
+    network = random_network((5, 3))._replace(pixels=ends)
+    values = np.random.default_rng(0).integers(0, 65535, (24, 20, 5)).astype(np.uint16)
+    scale = (10.0, 10.0, 0.0)
+    tags = {'extratags': [(33550, 12, 3, scale, True)], 'resolution': (300, 300)}
+    how = {'photometric': 'minisblack', 'planarconfig': 'contig'}
+    tifffile.imwrite(tmp_path / 'x.tif', values, **how, **tags)
+    translator = Translator(network)
+    [job] = files.make_jobs(
+        files.find_images(str(tmp_path / 'x.tif'), tmp_path / 'out'),
+        tmp_path / 'out',
+        pixels=ends[1],
+    )
+    assert files.translate_files(translator, [job]) == 0
+    with tifffile.TiffFile(job.target) as tiff:
+        assert tiff.pages.first.tags[33550].value == scale
+        assert tiff.pages.first.tags[282].value == (300, 1)
+        found = tiff.asarray()
+    np.testing.assert_allclose(found, translator(values), atol=1e-5)
+    assert value_files.is_ours(job.target)
+    assert files.translate_files(translator, [job], tile=16, size=32) == 0
+    with pytest.raises(UserError, match='choose --format=tif'):
+        value_files.check_target(tmp_path / 'x.png', ends[1])
+
+
+def test_nifti_files_keep_their_affine_and_orientation(tmp_path):
+    nibabel = pytest.importorskip('nibabel')
+    values = np.random.default_rng(0).uniform(size=(3, 4, 2)).astype(np.float32)
+    affine = np.diag([2.0, 3.0, 4.0, 1.0])
+    nibabel.save(nibabel.Nifti1Image(values, affine), tmp_path / 'x.nii.gz')
+    pixels = make_pixels('a', channels=1, dtype='float32', ends=(0, 1), pages='pictures')
+    source = value_files.read(tmp_path / 'x.nii.gz', pixels)
+    value_files.write(source.images, source, tmp_path / 'y.nii.gz')
+    written = nibabel.load(tmp_path / 'y.nii.gz')
+    np.testing.assert_array_equal(written.affine, affine)
+    np.testing.assert_array_equal(written.get_fdata(dtype=np.float32), values)
+    assert value_files.is_ours(tmp_path / 'y.nii.gz')
+
+
+def test_npz_and_dicom_are_read(tmp_path):
+    pydicom = pytest.importorskip('pydicom')
+    values = np.arange(20, dtype=np.uint16).reshape(4, 5)
+    file = io.BytesIO()
+    np.savez(file, values)
+    pixels = make_pixels('a', channels=1, dtype='float32', ends=(-50, 50))
+    np.testing.assert_array_equal(
+        arrays.read_stack(file.getvalue(), pixels, 'x')[0, ..., 0], values
+    )
+    dataset = pydicom.Dataset()
+    dataset.file_meta = pydicom.dataset.FileMetaDataset()
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
+    dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.CTImageStorage
+    dataset.file_meta.MediaStorageSOPInstanceUID = pydicom.uid.generate_uid()
+    dataset.Rows, dataset.Columns, dataset.SamplesPerPixel = 4, 5, 1
+    dataset.BitsAllocated = dataset.BitsStored = 16
+    dataset.HighBit, dataset.PixelRepresentation = 15, 0
+    dataset.PhotometricInterpretation = 'MONOCHROME2'
+    dataset.RescaleSlope, dataset.RescaleIntercept = 2, -10
+    dataset.PixelData = values.tobytes()
+    dataset.save_as(tmp_path / 'x.dcm', enforce_file_format=True)
+    found = arrays.read_stack(tmp_path / 'x.dcm', pixels, 'x')
+    np.testing.assert_array_equal(found[0, ..., 0], 2.0 * values - 10)

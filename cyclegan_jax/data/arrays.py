@@ -24,8 +24,8 @@ SUFFIXES = ('.npy', '.npz', '.nii', '.nii.gz', '.dcm')  # that no program shows 
 _EXACT = 2**24  # up to here float32 has every whole number
 _SAMPLED = 4096  # pixels of a picture that percentiles are taken of
 _PERCENTILES = (0.5, 99.5)
-_GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737)  # of GeoTIFF: where on Earth
-_RESOLUTION_TAGS = (282, 283, 296)
+_GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112)  # of GeoTIFF: where on Earth
+RESOLUTION_TAGS = (282, 283, 296)
 
 
 class Contents(NamedTuple):
@@ -202,14 +202,14 @@ def _pillow(file: BinaryIO, name: str, start: bytes) -> Contents:
     def read():
         if deep:
             file.seek(0)
-            return _library('imagecodecs', name).png_decode(file.read())
+            return library('imagecodecs', name).png_decode(file.read())
         return np.asarray(ImageOps.exif_transpose(image.convert(mode) if mode else image))
 
     return Contents((shape[1], shape[0], bands) if sideways else shape, read)
 
 
 def _tiff(file: BinaryIO, name: str) -> Contents:
-    tifffile = _library('tifffile', name)
+    tifffile = library('tifffile', name)
     tiff = tifffile.TiffFile(file)
     series, page = tiff.series[0], tiff.pages.first
     if len(tiff.series) > 1:
@@ -219,7 +219,7 @@ def _tiff(file: BinaryIO, name: str) -> Contents:
     order += [i for wanted in 'YXCS' for i, axis in enumerate(series.axes) if axis == wanted]
     tags = {
         code: (tag.dtype, tag.count, tag.value)
-        for code in (*_GEO_TAGS, *_RESOLUTION_TAGS)
+        for code in (*_GEO_TAGS, *RESOLUTION_TAGS)
         if (tag := page.tags.get(code)) is not None
     }
     shape = tuple(series.shape[i] for i in order)
@@ -249,7 +249,7 @@ def _npz(file: BinaryIO, name: str) -> Contents:
 
 
 def _nifti(file: BinaryIO, name: str) -> Contents:
-    nibabel = _library('nibabel', name)
+    nibabel = library('nibabel', name)
     if file.read(2) == b'\x1f\x8b':
         file.seek(0)
         file = io.BytesIO(gzip.GzipFile(fileobj=file).read())
@@ -266,7 +266,7 @@ def _nifti(file: BinaryIO, name: str) -> Contents:
 
 
 def _dicom(file: BinaryIO, name: str) -> Contents:
-    pydicom = _library('pydicom', name)
+    pydicom = library('pydicom', name)
     from pydicom.pixels import apply_rescale
 
     dataset = pydicom.dcmread(file)
@@ -284,12 +284,13 @@ def _dicom(file: BinaryIO, name: str) -> Contents:
     )
 
 
-def _library(library: str, name: str):
+def library(package: str, name: str):
+    """A package that reads or writes; raises UserError where it is not installed."""
     try:
-        return __import__(library)
+        return __import__(package)
     except ImportError as error:
         raise UserError(
-            f"{name} needs the package {library} to be read: pip install 'cyclegan_jax[science]'"
+            f"{name} needs the package {package}: pip install 'cyclegan_jax[science]'"
         ) from error
 
 

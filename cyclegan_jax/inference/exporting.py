@@ -7,6 +7,7 @@ from pathlib import Path
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import logging
 
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import webpage
@@ -21,6 +22,7 @@ from cyclegan_jax.storage import write_bytes, write_json
 Networks = Mapping[str, Network]
 
 _HUGGAN_WIDTH = 64  # a constant of huggan's code
+_WITHOUT_UNITS = ('pytorch', 'huggan', 'stablehlo')
 _TOLERANCE = 1e-4  # of an exported program against JAX; its values are in [-1, 1]
 
 
@@ -249,6 +251,13 @@ def export(networks: Networks, folder: Path, format: str, **options) -> str | No
         raise UserError(
             f'--output={folder} is the workdir of a run, whose config.json would be replaced; name '
             'another folder.'
+        )
+    ends = {pixels for n in _generators(networks).values() for pixels in n.pixels}
+    if format in _WITHOUT_UNITS and not all(pixels.photographs for pixels in ends):
+        logging.warning(
+            'what -1 to 1 stand for (%s) is not said by --format=%s; safetensors and onnx say it',
+            '; '.join(sorted(pixels.describe() for pixels in ends)),
+            format,
         )
     new = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)

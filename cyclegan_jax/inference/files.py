@@ -9,15 +9,17 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import NamedTuple
 
+import numpy as np
 from absl import logging
 from PIL import Image
 from tqdm import tqdm
 
 from cyclegan_jax.data.images import ImageError, read_size
 from cyclegan_jax.errors import UserError, describe, printable, shortlist
-from cyclegan_jax.inference import pictures
+from cyclegan_jax.inference import pictures, value_files
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.interop import load_pretrained
+from cyclegan_jax.pixels import Pixels
 
 _THREADS = 4  # that decode and encode while the device computes
 _NO_PILLOW = ('.heic', '.heif')  # pictures of which Pillow knows nothing
@@ -45,27 +47,15 @@ def load_translators(
     """
     if len(directions) == 1:
         only = directions[0]
-        return {only: _of_files(Translator.from_pretrained(model, only, step, weights, **how))}
+        return {only: Translator.from_pretrained(model, only, step, weights, **how)}
     networks = load_pretrained(model, step=step, weights=weights)
     if missing := set(directions) - set(networks):
         raise UserError(
             f'{model} has no generator {missing.pop()}; give --direction={",".join(networks)}.'
         )
     return {
-        name: _of_files(Translator(networks[name], name=f'{name} of {model}', **how))
-        for name in directions
+        name: Translator(networks[name], name=f'{name} of {model}', **how) for name in directions
     }
-
-
-def _of_files(translator: Translator) -> Translator:
-    """Raises UserError for one that is not of photographs: files of others are not written yet."""
-    if not translator.photographs:
-        source, target = (pixels.describe() for pixels in translator.pixels)
-        raise UserError(
-            f'this generator maps {source}, to {target}; the command translates photographs only: '
-            'give arrays to cyclegan_jax.inference.Translator in Python.'
-        )
-    return translator
 
 
 def translate_files(
@@ -105,26 +95,28 @@ def translate_files(
             return done
 
         writing = []
-        for reading in _submit_ahead(pool, _batches(jobs, batch_size)):
+        for reading in _submit_ahead(pool, _batches(jobs, batch_size), translator):
             batch = collect(reading)
             images = [image for _, image in batch]
             try:
-                results = translator(
-                    images, batch_size=batch_size, size=size, tile=tile, colour=colour
+                results = _translated(
+                    translator, images, batch_size=batch_size, size=size, tile=tile, colour=colour
                 )
             except MemoryError as error:
                 raise MemoryError(f'{batch[0][0].source}: {error}') from error
             collect(writing)  # of the batch before, so that few pictures are held at once
             writing = [
-                (job, pool.submit(pictures.write, result, job.target))
-                for (job, _), result in zip(batch, results, strict=True)
+                (job, pool.submit(_write, result, source, job.target))
+                for (job, source), result in zip(batch, results, strict=True)
             ]
             bar.update(len(reading))
         collect(writing)
     return failed
 
 
-def find_images(source: str, exclude: Path) -> list[tuple[Path, Path]]:
+def find_images(
+    source: str, exclude: Path, suffixes: tuple[str, ...] = pictures.SUFFIXES
+) -> list[tuple[Path, Path]]:
     """Image files, each with its path relative to what of `source` is fixed.
 
     Args:
@@ -156,7 +148,7 @@ def find_images(source: str, exclude: Path) -> list[tuple[Path, Path]]:
         hidden = any(part.startswith('.') for part in relative.parts)
         if hidden or (below and relative.is_relative_to(below)) or file.is_dir():
             continue
-        if suffix in pictures.SUFFIXES:
+        if value_files.suffix_of(file) in suffixes:
             images.append((file, relative))
         elif suffix in others:
             passed_over[suffix] += 1
@@ -164,7 +156,7 @@ def find_images(source: str, exclude: Path) -> list[tuple[Path, Path]]:
         kinds = shortlist(f'{number} {suffix}' for suffix, number in passed_over.items())
         logging.warning('%s: passed over %s, which are not read here', source, kinds)
     if not images:
-        raise UserError(f'{source} has no images ({" ".join(pictures.SUFFIXES)}).')
+        raise UserError(f'{source} has no images ({" ".join(suffixes)}).')
     return images
 
 
@@ -175,12 +167,14 @@ def make_jobs(
     suffix: str | None = None,
     skip_existing: bool = False,
     overwrite: bool = False,
+    pixels: Pixels | None = None,
 ) -> list[Job]:
     """Where each of `find_images` goes, below `output`.
 
     Args:
       suffix: of the results, such as '.png'; by default each keeps its own.
       skip_existing: leave out what is there already.
+      pixels: of the results, where they are not photographs.
       overwrite: replace it, whoever made it; otherwise only what an earlier translation made.
 
     Raises:
@@ -189,8 +183,14 @@ def make_jobs(
     """
     jobs = {}
     for source, relative in images:
-        target = output / (relative.with_suffix(suffix) if suffix else relative)
-        pictures.format_of(target)
+        if suffix:
+            stem = relative.name[: -len(value_files.suffix_of(relative)) or None]
+            relative = relative.with_name(stem + suffix)
+        target = output / relative
+        if pixels is None:
+            pictures.format_of(target)
+        else:
+            value_files.check_target(target, pixels)
         if target in jobs:
             raise UserError(
                 f'{jobs[target].source} and {source} would both become {target}; rename one, or '
@@ -202,7 +202,8 @@ def make_jobs(
     existing = {target for target in jobs if _exists(target)}
     if skip_existing:
         return [job for job in jobs.values() if job.target not in existing]
-    foreign = [target for target in sorted(existing) if not pictures.is_ours(target)]
+    is_ours = pictures.is_ours if pixels is None else value_files.is_ours
+    foreign = [target for target in sorted(existing) if not is_ours(target)]
     if foreign and not overwrite:
         raise UserError(
             f'{shortlist(foreign)} would be replaced, and may be no translation; choose another '
@@ -236,18 +237,33 @@ def _batches(jobs: list[Job], batch_size: int) -> Iterator[list[Job]]:
 
 
 def _submit_ahead(
-    pool: ThreadPoolExecutor, batches: Iterable[list[Job]]
+    pool: ThreadPoolExecutor, batches: Iterable[list[Job]], translator: Translator
 ) -> Iterator[list[tuple[Job, Future]]]:
     """Starts to read each batch while the one before it is in use."""
     pending = deque()
     for batch in batches:
-        pending.append([(job, pool.submit(_read, job)) for job in batch])
+        pending.append([(job, pool.submit(_read, job, translator)) for job in batch])
         if len(pending) > 1:
             yield pending.popleft()
     yield from pending
 
 
-def _read(job: Job) -> Image.Image:
+def _translated(translator: Translator, sources: list, **how) -> list:
+    if translator.photographs:
+        return translator(sources, **how)
+    return [np.stack(translator(list(source.images), **how)) for source in sources]
+
+
+def _write(result, source, path: Path) -> None:
+    if isinstance(source, value_files.Values):
+        value_files.write(result, source, path)
+    else:
+        pictures.write(result, path)
+
+
+def _read(job: Job, translator: Translator) -> Image.Image | value_files.Values:
+    if not translator.photographs:
+        return value_files.read(job.source, translator.pixels[0])
     image = pictures.read(job.source)
     pictures.check_size(image.size, job.target)  # before the work is done
     return image
