@@ -242,17 +242,20 @@ def hosts(tmp_path):
     if os.geteuid() or not shutil.which('ip'):
         pytest.skip('needs root and iproute2')
     names = [f'cyclegan{os.getpid()}-{i}' for i in range(2)]
-    if subprocess.run(['ip', 'netns', 'add', names[0]], capture_output=True).returncode:
-        pytest.skip('needs network namespaces')
 
     def ip(command):
-        subprocess.run(['ip', *command.split()], check=True)
+        return subprocess.run(['ip', *command.split()], check=True, capture_output=True)
 
     (tmp_path / 'hosts').write_text('127.0.0.1 localhost\n10.0.0.1 host0\n10.0.0.2 host1\n')
     inside = 'mount --bind "$0" /etc/hosts && hostname "$1" && shift && exec "$@"'
     try:
-        ip(f'netns add {names[1]}')
-        ip(f'link add cable netns {names[0]} type veth peer name cable netns {names[1]}')
+        try:
+            for name in names:
+                ip(f'netns add {name}')
+            ip(f'link add cable netns {names[0]} type veth peer name cable netns {names[1]}')
+            ip(f'netns exec {names[0]} unshare --mount --uts true')
+        except subprocess.CalledProcessError as error:
+            pytest.skip(f'needs network namespaces: {error.stderr.decode().strip()}')
         for i, name in enumerate(names):
             ip(f'-n {name} addr add 10.0.0.{i + 1}/24 dev cable')
             ip(f'-n {name} link set lo up')
