@@ -2,19 +2,23 @@
 # Tries launch/slurm.sh without a cluster: two Slurm nodes and a bucket on this machine. A run is
 # preempted twice, loses a node, goes on on the other, finishes, and is compared with an unbroken one.
 #   sudo bash launch/try_slurm.sh [FOLDER]
-# Installs nothing. Needs root, Debian's slurm-wlm and munge, and the package with its extra `test`
-# in the python found first. All that it starts lives in namespaces of its own, and ends with it.
+# Installs nothing. Needs root, Debian's slurm-wlm, munge and iproute2, and the package with its extra
+# `test` in the python found first. All that it starts lives in namespaces of its own, and ends with it.
 set -eu
 
-for tool in slurmctld slurmd munged sbatch unshare python; do
-    command -v $tool >/dev/null || { echo "needs $tool (apt-get install slurm-wlm munge)"; exit 2; }
+for tool in slurmctld slurmd munged sbatch unshare ip python; do
+    command -v $tool >/dev/null || { echo "needs $tool (apt-get install slurm-wlm munge iproute2)"; exit 2; }
 done
 [ "$(id -u)" = 0 ] || { echo "needs root, for namespaces and slurmd"; exit 2; }
 if [ "${1:-}" != inside ]; then
     folder=$(realpath "${1:-$(mktemp -d)}")
-    exec unshare --mount --pid --fork --mount-proc --kill-child bash "$0" inside "$folder"
+    exec unshare --mount --net --pid --fork --mount-proc --kill-child bash "$0" inside "$folder"
 fi
 
+# A network of its own, whose ports none has taken. Slurm wants more than the loopback.
+ip link set lo up
+ip link add trial0 type veth peer name trial1
+ip addr add 192.0.2.1/24 dev trial0 && ip link set trial0 up
 folder=$2
 mkdir -p "$folder"/{log,state,node1,node2}
 host=$(hostname -s)
