@@ -134,9 +134,10 @@ class Watch:
         while not self.left:
             time.sleep(1)
             now = time.monotonic()
-            stood, self._looked = now - self._looked, now
+            stood = now - self._looked
             if stood > SILENCE / 2:
-                self._stood = now
+                self._stood = now  # before the next line: other threads ask for both
+            self._looked = now
             if stood > SILENCE:
                 self._lost(self._index, f'stood still for {stood:.0f} s')
             for other in range(1, self._count) if self._index == 0 else (0,):

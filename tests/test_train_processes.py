@@ -230,7 +230,9 @@ def test_a_process_that_stands_still_ends_both(tmp_path):
     assert runs[0].wait(120) == 75
     runs[1].send_signal(signal.SIGCONT)
     statuses, told = ends(runs, 60)
-    assert statuses == [75, 75] and all('process 1 (' in line for lines in told for line in lines)
+    errors = [[line for line in lines if line.startswith('error: ')] for lines in told]
+    assert statuses == [75, 75] and [len(lines) for lines in errors] == [1, 1], told
+    assert all('process 1 (' in line for [line] in errors), told
 
 
 @pytest.fixture
