@@ -6,6 +6,7 @@ import numpy as np
 
 from cyclegan_jax.evaluation import measures
 from cyclegan_jax.evaluation.scores import SCORES
+from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels
 
 # 0.6 of the way between a discriminator's goals for real and for generated images: 1 and 0; as
 # probabilities, of which it gives the logits; 1 and -1. It learns few pictures by heart beyond.
@@ -50,21 +51,27 @@ def of_gaps(found: Mapping[str, float], gan: str) -> dict[str, str]:
 
 
 def of_translations(
-    direction: str, inputs: np.ndarray, outputs: np.ndarray, real: np.ndarray
+    direction: str,
+    inputs: np.ndarray,
+    outputs: np.ndarray,
+    real: np.ndarray,
+    input_pixels: Pixels = PHOTOGRAPHS,
+    pixels: Pixels = PHOTOGRAPHS,
 ) -> dict[str, str]:
     """{name: text} of what is wrong with some translations.
 
     Args:
-      inputs, outputs, real: uint8 (n, h, w, c): what was translated, to what, and images of the
+      inputs, outputs, real: as stored (n, h, w, c): what was translated, to what, and images of the
         target domain.
+      input_pixels, pixels: of the inputs, and of the target domain.
     """
     scores = measures.result_of(measures.correlation(inputs), outputs)
     spread = measures.result_of(measures.Moments(), real)['spread']
     if len(outputs) > 1 and spread:
         scores |= measures.result_of(measures.Diversity(spread), outputs)
     found = {name: SCORES[name].alarm(value) for name, value in scores.items()}
-    if inputs.shape == outputs.shape:
-        change = np.abs(outputs.astype(np.int16) - inputs).mean() / 127.5
+    if inputs.shape == outputs.shape and input_pixels.comparable(pixels):
+        change = measures.l1(outputs, inputs, pixels)
         if change < _LEAST_CHANGE:
             found['change'] = (
                 f'outputs differ from their inputs by {change:.3f} of [-1, 1] only (below '

@@ -244,9 +244,10 @@ class Observer:
             log.attempt(folder, visuals.save_png, folder / f'step_{step}.png', grid)
             log.attempt(folder, visuals.write_gallery, self._workdir, f'{a} and {b}')
             self._writer.images(step, {'samples': grid})
-        found = alarms.of_translations('a2b', real_a, fake_b, real_b)
-        found |= alarms.of_translations('b2a', real_b, fake_a, real_a)
-        self._warn(step, self._bad_samples.of(found))
+            of_a, of_b = pixels['a'], pixels['b']
+            found = alarms.of_translations('a2b', real_a, fake_b, real_b, of_a, of_b)
+            found |= alarms.of_translations('b2a', real_b, fake_a, real_a, of_b, of_a)
+            self._warn(step, self._bad_samples.of(found))
 
     def evaluate(self, step: int, generators: Mapping) -> dict | None:
         """Scores the generators; returns {'score', 'value'} if that of keep_best is a record."""

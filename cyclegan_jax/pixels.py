@@ -73,6 +73,13 @@ class Pixels:
         """Whether low and high are."""
         return bool(self.low)
 
+    def comparable(self, other: 'Pixels') -> bool:
+        """Whether equal values mean the same in both."""
+        if self.photographs and other.photographs:
+            return True
+        meaning = lambda pixels: (pixels.channels, pixels.dtype, pixels.low, pixels.high)
+        return meaning(self) == meaning(other)
+
     def flag(self, field: str) -> str:
         """How the user sets a field of the config that describes this domain."""
         return f'--config.data.{field}' + (f'_{self.domain}' if self.domain else '')

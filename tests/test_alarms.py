@@ -8,6 +8,7 @@ from inception_state import blocks
 
 from cyclegan_jax import alarms
 from cyclegan_jax.observer import Observer, Stopwatch
+from cyclegan_jax.pixels import Pixels
 
 INPUTS, REAL = blocks(6, 24, 24), blocks(12, 24, 24)[6:]
 GOOD = INPUTS * np.float32(0.75) + 20
@@ -32,6 +33,18 @@ def test_translations_that_are_wrong_are_told(outputs, expected):
 def test_one_image_cannot_collapse_and_grey_ones_have_no_change_to_measure():
     assert not alarms.of_translations('a2b', INPUTS[:1], GOOD[:1], REAL[:1])
     assert not alarms.of_translations('a2b', INPUTS[..., :1], INPUTS, REAL)
+
+
+def test_the_change_of_others_is_measured_in_their_range():
+    wide = Pixels(dtype='uint16', high=(65535.0,))
+    inputs, real = (images.astype(np.uint16) * 257 for images in (INPUTS, REAL))
+    found = alarms.of_translations('a2b', inputs, 65535 - inputs, real, wide, wide)
+    assert 'correlation a2b' in found and 'change a2b' not in found
+    found = alarms.of_translations('a2b', inputs, inputs + np.uint16(1), real, wide, wide)
+    assert 'change a2b' in found
+    other = Pixels(dtype='uint16', high=(4095.0,))
+    found = alarms.of_translations('a2b', inputs, inputs, real, wide, other)
+    assert 'change a2b' not in found, 'equal values mean something else'
 
 
 @pytest.mark.parametrize(('gan', 'wide'), [('lsgan', 0.7), ('vanilla', 3), ('hinge', 1.4)])

@@ -104,7 +104,7 @@ class Direction:
         found = defaultdict(dict)
         if self._distances:
             found['floor'] = self._floor()
-            if self.inputs is not None and self._inputs_are_comparable:
+            if self.inputs is not None and self.input_pixels.comparable(self.pixels):
                 inputs = self._features(self.inputs, 'baseline', self.input_pixels)
                 found['ceiling'] = self._distance(inputs, self.real_features)
         for metric in self.metrics:
@@ -136,16 +136,7 @@ class Direction:
         """Whether there are inputs, of as many channels as these: images, or a palette."""
         if self.inputs is None or self.inputs[0].shape[-1] != colours[0].shape[-1]:
             return False
-        return self._inputs_are_comparable
-
-    @property
-    def _inputs_are_comparable(self) -> bool:
-        """Whether values of inputs mean the same as those of outputs."""
-        ends = self.input_pixels, self.pixels
-        if all(pixels.photographs for pixels in ends):
-            return True
-        first, second = ((p.channels, p.dtype, p.low, p.high) for p in ends)
-        return first == second
+        return self.input_pixels.comparable(self.pixels)
 
     @functools.cached_property
     def real_features(self) -> Mapping[str, np.ndarray]:

@@ -118,15 +118,18 @@ def correlation(inputs: Images) -> Mean:
     )
 
 
+def l1(x: np.ndarray, y: np.ndarray, pixels: Pixels) -> float:
+    """Mean difference of stored images, each channel of them in [-1, 1]."""
+    if pixels.photographs:
+        return np.abs(x.astype(np.int16) - y).mean() / 127.5
+    return np.abs(pixels.to_float(x) - pixels.to_float(y)).mean(dtype=np.float64)
+
+
 def _compare(x: np.ndarray, y: np.ndarray, pixels: Pixels, name: str = '{}') -> Scores:
-    found, peak = {}, None
+    found, peak = {'l1': l1(x, y, pixels)}, None
     if not pixels.photographs:
-        # Each channel in its own range.
         found['l1_in_units'] = np.abs(x.astype(np.float64) - y).mean()
         x, y, peak = pixels.to_float(x), pixels.to_float(y), 2.0
-        found['l1'] = np.abs(x - y).mean(dtype=np.float64)
-    else:
-        found['l1'] = np.abs(x.astype(np.int16) - y).mean() / 127.5
     found['psnr'] = paired.psnr(x[None], y[None], peak=peak)[0]
     found['ssim'] = paired.ssim(x[None], y[None], peak=peak)[0]
     return {name.format(score): value for score, value in found.items()}
