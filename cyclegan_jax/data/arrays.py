@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from cyclegan_jax.data import images
 from cyclegan_jax.data.images import ImageError, PathOrBytes
@@ -66,12 +66,17 @@ def read_stack(source: PathOrBytes, pixels: Pixels, name: str) -> np.ndarray:
       ImageError: as `open_contents`; or the shape is not that of such pictures.
     """
     with open_contents(source, name) as contents:
-        _checked(contents.shape, pixels, name)
-        values = contents.read()
-        if values.dtype.kind not in 'buif':
-            raise ImageError(name, f'holds values of type {values.dtype}, not real numbers')
-        values = values.astype(values.dtype.newbyteorder('='), copy=False)
-        return _arranged(values, pixels, name)
+        return stack_of(contents, pixels, name)
+
+
+def stack_of(contents: Contents, pixels: Pixels, name: str) -> np.ndarray:
+    """What `read_stack` returns, of a file that is open."""
+    _checked(contents.shape, pixels, name)
+    values = contents.read()
+    if values.dtype.kind not in 'buif':
+        raise ImageError(name, f'holds values of type {values.dtype}, not real numbers')
+    values = values.astype(values.dtype.newbyteorder('='), copy=False)
+    return _arranged(values, pixels, name)
 
 
 def stack_shape(source: PathOrBytes, pixels: Pixels, name: str) -> tuple[int, int, int]:
@@ -107,13 +112,14 @@ def as_stored(image: np.ndarray, pixels: Pixels, name: str) -> np.ndarray:
                 '--config.data.not_finite=low puts the low end of the range in their place',
             )
         image = np.where(finite, image, np.array(pixels.low, np.float32))
-    if pixels.outside == 'refuse' and (clipped(image, pixels) != image).any():
+    inside = clipped(image, pixels)
+    if pixels.outside == 'refuse' and (inside != image).any():
         raise ImageError(
             name,
             f'values from {image.min():g} to {image.max():g} go out of the range ('
             f'{pixels.describe()}); --config.data.outside=clip clips them',
         )
-    return clipped(image, pixels)
+    return inside
 
 
 def clipped(image: np.ndarray, pixels: Pixels) -> np.ndarray:
@@ -186,17 +192,13 @@ def _arranged(values: np.ndarray, pixels: Pixels, name: str) -> np.ndarray:
 
 def _pillow(file: BinaryIO, name: str, start: bytes) -> Contents:
     """A picture of a format that Pillow reads, in its own colours and depth."""
-    try:
-        image = Image.open(file, formats=images.FORMATS)
-    except Image.UnidentifiedImageError as error:
-        raise ImageError(name, images.not_an_image(start[:16])) from error
+    image = images.open_header(file, name)
     # Of 16-bit colours Pillow gives the high bytes: header bytes 24 and 25 are depth and colours.
     deep = image.format == 'PNG' and start[24] == 16 and start[25] != 0
     mode = {'1': 'L', 'P': 'RGB', 'PA': 'RGBA', 'CMYK': 'RGB', 'YCbCr': 'RGB'}.get(image.mode)
     bands = len(image.getbands()) if mode is None else len(mode)
     image.info.pop('transparency', None)
     shape = image.height, image.width, bands
-    images.check_pixels(*shape[:2], name)
     sideways = image.format != 'PNG' and image.getexif().get(images.EXIF_ORIENTATION, 1) > 4
 
     def read():
@@ -241,10 +243,10 @@ def _npy(file: BinaryIO, name: str) -> Contents:
 
 
 def _npz(file: BinaryIO, name: str) -> Contents:
-    names = [each for each in zipfile.ZipFile(file).namelist() if each.endswith('.npy')]
-    if len(names) != 1:
-        raise ImageError(name, f'must hold one array, not {len(names)} ({shortlist(names)})')
     with zipfile.ZipFile(file) as archive:
+        names = [each for each in archive.namelist() if each.endswith('.npy')]
+        if len(names) != 1:
+            raise ImageError(name, f'must hold one array, not {len(names)} ({shortlist(names)})')
         return _npy(io.BytesIO(archive.read(names[0])), name)
 
 

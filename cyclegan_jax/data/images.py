@@ -216,13 +216,18 @@ def open_image(source: PathOrBytes, name: str, max_pixels: int) -> Iterator[Imag
     """
     name = name or _name(source)
     with open_file(source, name) as file:
-        try:
-            image = Image.open(file, formats=FORMATS)
-        except UnidentifiedImageError as error:
-            file.seek(0)
-            raise ImageError(name, not_an_image(file.read(16))) from error
-        check_pixels(image.height, image.width, name, max_pixels)
-        yield image
+        yield open_header(file, name, max_pixels)
+
+
+def open_header(file: BinaryIO, name: str, max_pixels: int = MAX_PIXELS) -> Image.Image:
+    """The image in a file, not decoded; raises ImageError if there is none, or one too large."""
+    try:
+        image = Image.open(file, formats=FORMATS)
+    except UnidentifiedImageError as error:
+        file.seek(0)
+        raise ImageError(name, _not_an_image(file.read(16))) from error
+    check_pixels(image.height, image.width, name, max_pixels)
+    return image
 
 
 def check_pixels(height: int, width: int, name: str, max_pixels: int = MAX_PIXELS) -> None:
@@ -256,7 +261,7 @@ def open_file(source: PathOrBytes, name: str) -> Iterator[BinaryIO]:
         _reading.reset(token)
 
 
-def not_an_image(start: bytes) -> str:
+def _not_an_image(start: bytes) -> str:
     if not start:
         return 'empty file'
     text = ' '.join(start.decode('ascii', 'backslashreplace').split())

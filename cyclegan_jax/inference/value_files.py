@@ -49,9 +49,9 @@ def read(path: Path, pixels: Pixels) -> Values:
         image = images.to_array(pictures.read(path), pixels.channels, name)
         return Values(arrays.as_stored(image, pixels, name)[None])
     with arrays.open_contents(path, name) as contents:
-        tags = contents.tags
-    stack = arrays.read_stack(path, pixels, name)
-    return Values(np.stack([arrays.as_stored(image, pixels, name) for image in stack]), tags)
+        stack = arrays.stack_of(contents, pixels, name)
+    stored = [arrays.as_stored(image, pixels, name) for image in stack]
+    return Values(np.stack(stored), contents.tags)
 
 
 def check_target(path: Path, pixels: Pixels) -> None:
