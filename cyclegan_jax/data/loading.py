@@ -10,7 +10,7 @@ from absl import logging
 
 from cyclegan_jax.data import images
 from cyclegan_jax.data.pipeline import DOMAINS, Dataset
-from cyclegan_jax.data.sources import SOURCES, MissingSplit, open_source
+from cyclegan_jax.data.sources import SOURCES, MissingSplit, Source, open_source
 from cyclegan_jax.data.sources.folder import find_duplicates
 from cyclegan_jax.data.split import Gather, Size, Split, alone
 from cyclegan_jax.errors import UserError, check_at_least, check_choice, describe, shortlist
@@ -101,14 +101,13 @@ def load(
     """
     load_size = images.as_size('data.load_size', load_size)
     crop_size = images.as_size('data.crop_size', crop_size)
-    common = {'measured': range, 'outside': outside, 'not_finite': not_finite, 'pages': pages}
-    described = {
-        'a': {'channels': channels_a, 'dtype': dtype_a, 'ends': range_a, 'bands': bands_a},
-        'b': {'channels': channels_b, 'dtype': dtype_b, 'ends': range_b, 'bands': bands_b},
+    make = partial(make_pixels, measured=range, outside=outside, not_finite=not_finite, pages=pages)
+    of_a = {'channels': channels_a, 'dtype': dtype_a, 'bands': bands_a, 'show': show_a}
+    of_b = {'channels': channels_b, 'dtype': dtype_b, 'bands': bands_b, 'show': show_b}
+    pixels = {
+        'a': make('a', **of_a, ends=range_a, window=window_a),
+        'b': make('b', **of_b, ends=range_b, window=window_b),
     }
-    described['a'] |= {'show': show_a, 'window': window_a}
-    described['b'] |= {'show': show_b, 'window': window_b}
-    pixels = {domain: make_pixels(domain, **described[domain], **common) for domain in DOMAINS}
     check_choice('data.source', source, tuple(SOURCES))
     _check_sizes(resize, load_size, crop_size)
     _check_numbers(
@@ -133,8 +132,7 @@ def load(
         opened = open_source(source, **fields, domain=domain, test=test, size=size, pixels=kind)
         return Split(
             source=opened,
-            indices=np.arange(len(opened)).tolist()[:max_images],
-            pixels=kind,
+            indices=_numbers(opened)[:max_images],
             resized_size=resized_size[test],
             min_size=crop_size if images.crops(resize) else (1, 1),
             replace=skip_corrupt,
@@ -154,9 +152,8 @@ def load(
     for domain in DOMAINS:
         if not pixels[domain].known:
             known = measured[domain] if measured else train[domain].measure_range(num_threads)
-            pixels[domain] = pixels[domain].with_range(known.low, known.high)
-        for split in filter(None, (train[domain], tests.get(domain))):
-            split.pixels = split.source.pixels = pixels[domain]
+            for split in filter(None, (train[domain], tests.get(domain))):
+                split.source.pixels = pixels[domain].with_range(known.low, known.high)
     asked = {domain: train[domain].indices for domain in DOMAINS}
     share = slice(process_index, None, process_count), gather
     size = _read_all(splits, resize, cache, num_threads, skip_corrupt, share)
@@ -170,7 +167,6 @@ def load(
         train=train,
         tests=tests,
         image_size=crop_size if images.crops(resize) else size,
-        pixels=pixels,
         flip=flip,
         seed=seed,
         batch_size=batch_size,
@@ -181,6 +177,10 @@ def load(
         left_out=left_out or {d: sorted({*asked[d]} - {*train[d].indices}) for d in DOMAINS},
         test_split_missing=bool(missing),
     )
+
+
+def _numbers(source: Source) -> list[int]:
+    return list(range(len(source)))  # within `load`, range is a field of the config
 
 
 def _check_numbers(numbers: Mapping[str, tuple[float | None, float]]) -> None:

@@ -29,7 +29,6 @@ class Dataset:
 
     Attributes:
       image_size: (height, width) of everything that comes out.
-      pixels: of {'a', 'b'}.
       skipped: 'name: reason' of each image that data.skip_corrupt left out, printable.
       left_out: the numbers of those in the training splits, for `load` when the run goes on.
       test_split_missing: whether `test` shows training images for lack of others.
@@ -38,7 +37,6 @@ class Dataset:
     train: dict[str, Split]
     tests: dict[str, Split]
     image_size: Size
-    pixels: dict[str, Pixels]
     flip: bool
     seed: int
     batch_size: int
@@ -52,6 +50,10 @@ class Dataset:
     @property
     def lengths(self) -> dict[str, int]:
         return {domain: len(self.train[domain]) for domain in DOMAINS}
+
+    @property
+    def pixels(self) -> dict[str, Pixels]:
+        return {domain: self.train[domain].pixels for domain in DOMAINS}
 
     @property
     def channels(self) -> dict[str, int]:

@@ -32,7 +32,6 @@ class Split:
 
     Attributes:
       indices: their numbers in the source.
-      pixels: of each.
       resized_size: the (height, width) here of an image, given its own.
       min_size: smaller ones are unusable, since the crop would not fit.
       only_size: others are unusable, since nothing is cropped; None if it is.
@@ -46,7 +45,6 @@ class Split:
 
     source: Source
     indices: list[int]
-    pixels: Pixels
     resized_size: Callable[[Size], Size]
     min_size: Size
     replace: bool
@@ -57,6 +55,10 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.indices)
+
+    @property
+    def pixels(self) -> Pixels:
+        return self.source.pixels
 
     def __getitem__(self, position: int) -> np.ndarray:
         """(height, width, channels) of the type of `pixels`.

@@ -12,6 +12,7 @@ from cyclegan_jax.data.sources.pages import Pages
 from cyclegan_jax.data.sources.source import MissingSplit, Source
 from cyclegan_jax.data.sources.synthetic import Synthetic
 from cyclegan_jax.data.sources.tfds import Tfds
+from cyclegan_jax.pixels import PHOTOGRAPHS
 
 __all__ = ['SOURCES', 'Folder', 'MissingSplit', 'Source', 'open_source']
 
@@ -35,6 +36,5 @@ def open_source(kind: str, **fields) -> Source:
     """
     asked = inspect.signature(SOURCES[kind]).parameters
     source = SOURCES[kind](**{name: fields[name] for name in asked if name in fields})
-    source.pixels = fields.get('pixels')
-    pages = source.pixels is not None and source.pixels.pages == 'pictures'
-    return Pages(source) if pages else source
+    source.pixels = fields.get('pixels', PHOTOGRAPHS)
+    return Pages(source) if source.pixels.pages == 'pictures' else source

@@ -10,7 +10,7 @@ import numpy as np
 
 from cyclegan_jax.data import arrays, images
 from cyclegan_jax.errors import UserError, describe
-from cyclegan_jax.pixels import Pixels
+from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels
 
 
 class MissingSplit(UserError):
@@ -25,13 +25,13 @@ class Source:
     `fingerprint` and `stored`, or `__getitem__` and `size` if its images are not encoded.
 
     channels: of the images that it gives.
-    pixels: of the domain, set by `open_source`; None for photographs.
+    pixels: of the domain, set by `open_source`.
     files: sizes in bytes by path, if each image is a file of its own.
     scenes: images of one number show one scene in all sources where this is equal, and not None.
     """
 
     channels: int
-    pixels: Pixels | None = None
+    pixels: Pixels = PHOTOGRAPHS
     files: Mapping[Path, int] = MappingProxyType({})
     scenes: Hashable = None
 
@@ -74,8 +74,6 @@ class Source:
         return arrays.stack_shape(self._stored(index), self.pixels, self.name(index))
 
     def _is_photograph(self, index: int) -> bool:
-        if self.pixels is None:
-            return True
         return self.pixels.as_pillow and not self.name(index).lower().endswith(arrays.SUFFIXES)
 
     def _stored(self, index: int) -> images.PathOrBytes:

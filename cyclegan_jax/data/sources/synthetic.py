@@ -6,7 +6,7 @@ from PIL import Image
 from cyclegan_jax.data import images, synthetic
 from cyclegan_jax.data.sources.source import Source, digest
 from cyclegan_jax.errors import UserError, check_choice
-from cyclegan_jax.pixels import Pixels
+from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels
 
 
 class Synthetic(Source):
@@ -19,10 +19,10 @@ class Synthetic(Source):
         test: bool,
         size: tuple[int, int],
         channels: int,
-        pixels: Pixels | None = None,
+        pixels: Pixels = PHOTOGRAPHS,
     ):
         check_choice('data.name', name, synthetic.NAMES)
-        if pixels is not None and pixels.pages != 'channels':
+        if pixels.pages != 'channels':
             raise UserError("data.pages is 'pictures', but rendered images are no files of pages.")
         self.channels = channels
         self._name, self._domain, self._split = name, domain, 'test' if test else 'train'
@@ -35,7 +35,7 @@ class Synthetic(Source):
 
     def __getitem__(self, index: int) -> np.ndarray:
         number = 'ab'.index(self._domain)
-        if self.pixels is None or self.pixels.as_pillow:
+        if self.pixels.as_pillow:
             image = self._render(index)[number]
             return images.to_array(Image.fromarray(image), self.channels)
         image = synthetic.draw(self._name, self._first + index, self._size)[number]
