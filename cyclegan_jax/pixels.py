@@ -236,13 +236,11 @@ def make_pixels(
                 'measure the training set.'
             )
         low, high = _type_range(dtype)
-    shown, _, colours = show.partition(':')
+    listed, _, colours = show.partition(':')
     if colours:
         check_choice(f'the colour map of {name("show")}', colours, COLOUR_MAPS)
-    shown = tuple(
-        _channel(name('show'), each.strip(), names, channels) for each in shown.split(',')
-    )
-    shown = () if not show.partition(':')[0] else shown
+    each = listed.split(',') if listed else ()
+    shown = tuple(_channel(name('show'), channel.strip(), names, channels) for channel in each)
     if len(shown) not in (0, 1, 3) or (colours and len(shown) == 3):
         raise UserError(
             f'{name("show")} is {show!r}; it must be one channel, one and a colour map '
@@ -303,9 +301,7 @@ def _channel(name: str, channel: str, names: Sequence[str], channels: int) -> in
         return names.index(channel)
     if channel.isdecimal() and int(channel) < channels:
         return int(channel)
-    if channel:
-        known = f'{", ".join(names)}, or ' if names else ''
-        raise UserError(
-            f'{name} names channel {channel!r}; there are {known}the numbers 0 to {channels - 1}.'
-        )
-    return 0
+    known = f'{", ".join(names)}, or ' if names else ''
+    raise UserError(
+        f'{name} names channel {channel!r}; there are {known}the numbers 0 to {channels - 1}.'
+    )

@@ -139,6 +139,7 @@ def test_nifti_slices():
         ({'ends': 'wide'}, r'data.range_a is .wide.; it must be \(low, high\)'),
         ({'channels': 2, 'bands': 'x'}, 'data.bands_a names 1 channels'),
         ({'show': 'red'}, "data.show_a names channel 'red'"),
+        ({'show': '0,,1'}, "data.show_a names channel ''"),
         ({'dtype': 'int16'}, 'data.dtype_a is .int16.; choose one of'),
     ],
 )

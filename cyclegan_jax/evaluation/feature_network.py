@@ -22,8 +22,8 @@ _FIELDS = ('name', 'size', 'mean', 'std', 'layout', 'resize', 'output')
 _FILTERS = {f.name.lower(): f for f in (Image.Resampling.BICUBIC, Image.Resampling.BILINEAR)}
 
 
-def load(given: str) -> list[Metric]:
-    """The two metrics of a file: 'FILE.onnx', or 'FILE.onnx:size=224:mean=0.5:std=0.5'.
+def load(given: str | None) -> list[Metric]:
+    """The two metrics of a file: 'FILE.onnx', or 'FILE.onnx:size=224:mean=0.5:std=0.5'; [] of none.
 
     What is not given there is looked for in the file's metadata_props, and then in the shapes of
     its input and output.
@@ -38,6 +38,8 @@ def load(given: str) -> list[Metric]:
     Raises:
       UserError: onnxruntime is not installed, no such network, or its preprocessing is not known.
     """
+    if not given:
+        return []
     path, *options = re.split(r':(?=\w+=)', given)
     options = dict(option.split('=', 1) for option in options)
     for option in options:

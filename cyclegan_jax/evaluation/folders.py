@@ -61,7 +61,7 @@ def evaluate_folders(
       UserError: folders that are empty or do not match, or no score that can be computed.
     """
     check_at_least('batch_size', batch_size, 1)
-    wanted = scores.parse(metrics, others=feature_network.load(features) if features else ())
+    wanted = scores.parse(metrics, others=feature_network.load(features))
     weights = inception_weights.find(inception, scores.needs_weights(wanted))
     paths = {'fake': fake, 'real': real, 'other_real': other_real, 'input': input, 'truth': truth}
     folders = {

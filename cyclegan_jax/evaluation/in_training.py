@@ -37,7 +37,7 @@ class Scorer:
         name: str,
         features: str = '',
     ):
-        others = feature_network.load(features) if features else []
+        others = feature_network.load(features)
         chosen = scores.parse(metrics, 'evaluate_metrics', others)
         weights = inception_weights.find(None, scores.needs_weights(chosen))
         self._tests = TestSet(dataset, chosen, weights=weights, palette=PALETTES.get(name))

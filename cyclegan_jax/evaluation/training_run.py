@@ -60,7 +60,7 @@ def evaluate_run(
       UserError: no such run or checkpoint, a data set that is gone, no score that can be computed.
     """
     workdir = storage.as_path(workdir, '--workdir')
-    wanted = scores.parse(metrics, others=feature_network.load(features) if features else ())
+    wanted = scores.parse(metrics, others=feature_network.load(features))
     check_at_least('batch_size', batch_size, 1)
     config = _read_config(workdir)
     steps = _steps(workdir, step)

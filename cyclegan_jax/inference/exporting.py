@@ -16,7 +16,6 @@ from cyclegan_jax.interop import Network, describe_spec, make_module, save_pretr
 from cyclegan_jax.interop.files import write_safetensors, write_torch
 from cyclegan_jax.interop.pretrained import GENERATORS_FILE, PYTORCH_NAMES
 from cyclegan_jax.networks import HUGGAN_CODE, TORCH_CODE, Described
-from cyclegan_jax.pixels import ends_to_json
 from cyclegan_jax.storage import write_bytes, write_json
 
 Networks = Mapping[str, Network]
@@ -190,7 +189,7 @@ def to_web(
     webpage.check_folder(folder)
     generators = _generators(networks)
     for name, network in generators.items():
-        if ends_to_json(network.pixels):
+        if not network.photographs:
             source, target = (pixels.describe() for pixels in network.pixels)
             raise UserError(
                 f'{name} maps {source}, to {target}; a browser shows 8 bits of photographs: choose '
@@ -252,11 +251,12 @@ def export(networks: Networks, folder: Path, format: str, **options) -> str | No
             f'--output={folder} is the workdir of a run, whose config.json would be replaced; name '
             'another folder.'
         )
-    ends = {pixels for n in _generators(networks).values() for pixels in n.pixels}
-    if format in _WITHOUT_UNITS and not all(pixels.photographs for pixels in ends):
+    others = [n for n in _generators(networks).values() if not n.photographs]
+    if format in _WITHOUT_UNITS and others:
+        ends = {pixels.describe() for network in others for pixels in network.pixels}
         logging.warning(
             'what -1 to 1 stand for (%s) is not said by --format=%s; safetensors and onnx say it',
-            '; '.join(sorted(pixels.describe() for pixels in ends)),
+            '; '.join(sorted(ends)),
             format,
         )
     new = [path for path in (folder, *folder.parents) if not path.exists()]

@@ -13,7 +13,6 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.interop import Network, make_module
 from cyclegan_jax.interop.state_dict import to_weight
-from cyclegan_jax.pixels import ends_to_json
 
 _OPSET = 17  # newer ones change Pad, which some readers do not know yet, and add nothing here
 _EPSILON = 1e-5
@@ -65,7 +64,7 @@ def to_onnx(network: Network, direction: str, *, half_weights: bool = False):
         'smallest_size': str(module.smallest),
     }
     ends = zip(('input', 'output'), network.pixels, strict=True)
-    for end, pixels in ends if ends_to_json(network.pixels) else ():
+    for end, pixels in () if network.photographs else ends:
         # What -1 and 1 stand for in the data's own units, of all channels or of each.
         metadata[f'{end}_type'] = pixels.dtype
         metadata[f'{end}_range'] = str(list(zip(pixels.low, pixels.high, strict=True)))

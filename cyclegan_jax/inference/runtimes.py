@@ -1,4 +1,4 @@
-"""Programs other than JAX that run a generator: from its ONNX graph, on the CPU, at any size."""
+"""Running a generator on stored images; programs other than JAX: by ONNX, on the CPU, any size."""
 
 import math
 import sys

@@ -44,6 +44,11 @@ class Network(NamedTuple):
     params: dict
     pixels: tuple[Pixels, Pixels] = (PHOTOGRAPHS, PHOTOGRAPHS)
 
+    @property
+    def photographs(self) -> bool:
+        """Whether it maps photographs to photographs."""
+        return all(pixels.photographs for pixels in self.pixels)
+
 
 def from_state_dict(tensors: Mapping[str, np.ndarray], name: str) -> Network:
     """Reads the architecture from the keys, and the parameters.
