@@ -26,6 +26,7 @@ def get_config() -> ConfigDict:
     config.average = 0.0  # ~ share of the generators' average kept at an update, 0.999; 0 for none
     config.domain_a = 'A'  # ~ what lines and sample grids call the domains
     config.domain_b = 'B'  # ~ the other
+    config.licence = ''  # ~ of the data, or whose terms hold: told on the card of an export
     config.max_steps = config_dict.placeholder(int)  # ~ stop after so many updates in all
 
     config.data = ConfigDict()

@@ -19,5 +19,6 @@ from configs import default
 def get_config() -> ConfigDict:
     config = default.get_config()
     config.data.path = 'datasets/horse2zebra'
+    config.licence = 'photographs of ImageNet: non-commercial research and education'
     config.domain_a, config.domain_b = 'horse', 'zebra'
     return config

@@ -226,6 +226,8 @@ def _training(about: About) -> list[str]:
         *(f'`{end}`, {about.domains.get(end)}: {n} training images' for end, n in images.items()),
         f'{run["step"]:,} updates of {config.get("batch_size")} image(s) of each domain',
     ]
+    if licence := config.get('licence'):
+        lines.insert(1, f'Licence of the data: {licence}')
     if run.get('weights') == 'average':
         lines.append('the generators are averages over the updates')
     fields = json.dumps(config, indent=2)

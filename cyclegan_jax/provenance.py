@@ -15,7 +15,7 @@ RUN = 'run'  # the field of an export's config.json
 
 # What of a config a card shows: nothing that names a place on somebody's disk.
 _SECTIONS = ('generator', 'discriminator', 'loss', 'optimizer', 'schedule')
-_FIELDS = ('seed', 'batch_size', 'dtype', 'pool_size', 'average')
+_FIELDS = ('seed', 'batch_size', 'dtype', 'pool_size', 'average', 'licence')
 _DATA = ('source', 'load_size', 'crop_size', 'resize', 'flip', 'channels_a', 'channels_b')
 
 

@@ -108,6 +108,15 @@ def test_no_place_on_a_disk_is_told(workdir):
     assert '`horses`' in text and '/home/me' not in text + json.dumps(about.run)
 
 
+def test_whose_terms_hold_for_the_data_is_told_where_the_config_says_so(workdir):
+    config = json.loads((workdir / 'config.json').read_text())
+    for licence in ('', 'CC BY 4.0 by the zoo'):
+        config['licence'] = licence
+        about = provenance._of_run(workdir, config, 8)
+        text = card._card('safetensors', {'a2b': random_network()}, about, None)
+        assert ('Licence of the data: CC BY 4.0 by the zoo' in text) == bool(licence)
+
+
 @pytest.mark.parametrize('format_', FORMATS)
 def test_every_format_says_how_it_is_used_and_of_unknown_weights_that_they_are(format_):
     text = card._card(format_, {'b2a': random_network()}, About(), 'loads them by --netG')
