@@ -2,7 +2,9 @@
 
 import collections
 import importlib.util
+import subprocess
 import sys
+from pathlib import Path
 
 import jax
 import numpy as np
@@ -92,9 +94,29 @@ def test_bfloat16_is_within_its_bound(runtime, network, translator):
 
 
 def _capabilities():
-    import openvino
+    return runtimes.openvino_core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
 
-    return openvino.Core().get_property('CPU', 'OPTIMIZATION_CAPABILITIES')
+
+SIGNAL = """
+import os, signal
+from translate_fixtures import random_network
+from cyclegan_jax.inference import runtimes
+def load():
+    return runtimes.load('openvino', random_network(), 'a2b', 'float32')
+loaded = [load() for _ in range(3)]
+while loaded:
+    del loaded[0]
+signal.signal(signal.SIGINT, lambda *_: print('heard'))
+os.kill(os.getpid(), signal.SIGINT)
+"""
+
+
+def test_a_signal_is_heard_after_generators_of_openvino_have_come_and_gone():
+    needs('openvino')
+    done = subprocess.run(
+        [sys.executable, '-c', SIGNAL], capture_output=True, text=True, cwd=Path(__file__).parent
+    )
+    assert (done.returncode, done.stdout) == (0, 'heard\n'), done.stderr
 
 
 def test_onnxruntime_has_no_bfloat16():

@@ -1,5 +1,6 @@
 """Running a generator on stored images; programs other than JAX: by ONNX, on the CPU, any size."""
 
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -80,15 +81,26 @@ def with_onnxruntime(model: bytes, dtype: str = 'float32') -> Generator:
 
 def with_openvino(model: bytes, dtype: str) -> Generator:
     """Where the processor has no arithmetic in bfloat16, OpenVINO computes in float32."""
+    # Without a hint it takes bfloat16 wherever that is fast.
+    hint = {'INFERENCE_PRECISION_HINT': {'float32': 'f32', 'bfloat16': 'bf16'}[dtype]}
+    core = openvino_core()
+    request = core.compile_model(core.read_model(model), 'CPU', hint).create_infer_request()
+    return _channels_last(lambda images: request.infer({'image': images})['translation'])
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """The one openvino.Core of this process.
+
+    Each has its own plug-in, which sets the stack that signals are handled on, and at its end sets
+    back what it had found: the stack of another plug-in, which may be freed by then. The next
+    signal, such as Ctrl-C, would end the process without a word (OpenVINO 2026.4).
+    """
     # Where this package is, each import is told to the makers, unasked, from a forked process.
     sys.modules.setdefault('openvino_telemetry', None)
     import openvino
 
-    # Without a hint it takes bfloat16 wherever that is fast.
-    hint = {'INFERENCE_PRECISION_HINT': {'float32': 'f32', 'bfloat16': 'bf16'}[dtype]}
-    core = openvino.Core()
-    request = core.compile_model(core.read_model(model), 'CPU', hint).create_infer_request()
-    return _channels_last(lambda images: request.infer({'image': images})['translation'])
+    return openvino.Core()
 
 
 # Each with the memory that it takes, in outputs of the first convolution. Measured with the default
