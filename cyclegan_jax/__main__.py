@@ -2,6 +2,7 @@
 
 cyclegan-jax train      two kinds of pictures in, two translators out; goes on where it stopped
 cyclegan-jax translate  pictures, with a trained translator
+cyclegan-jax demo       a page in which anyone translates pictures
 cyclegan-jax evaluate   scores of translations
 cyclegan-jax export     trained networks for other programs
 
@@ -13,7 +14,13 @@ import sys
 
 from cyclegan_jax.errors import UserError, check_choice, tell
 
-_COMMANDS = {'train': 'flags', 'translate': 'translate', 'evaluate': 'evaluate', 'export': 'export'}
+_COMMANDS = {
+    'train': 'flags',
+    'translate': 'translate',
+    'demo': 'demo',
+    'evaluate': 'evaluate',
+    'export': 'export',
+}
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What the arguments of translate, evaluate and export have in common."""
+"""What the arguments of translate, demo, evaluate and export have in common."""
 
 import argparse
 import re
@@ -38,6 +38,45 @@ def add_weights(add: Callable) -> None:
         '--weights',
         choices=('average', 'trained'),
         help='of a run with config.average: the averaged generators (default), or the last ones',
+    )
+
+
+def directions(text: str) -> list[str]:
+    """'a2b', 'b2a' or both, as a2b,b2a."""
+    found = text.split(',')
+    if not set(found) <= {'a2b', 'b2a'} or len(set(found)) < len(found):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a2b, b2a or a2b,b2a')
+    return found
+
+
+def image_size(text: str) -> int | tuple[int, int]:
+    """The shorter side, or HEIGHTxWIDTH as (height, width)."""
+    if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)?', text):
+        raise argparse.ArgumentTypeError(f'{text!r} is neither a number nor HEIGHTxWIDTH')
+    sides = tuple(map(int, text.split('x')))
+    return sides if len(sides) == 2 else sides[0]
+
+
+def positive(text: str) -> int:
+    """A whole number from 1."""
+    if not re.fullmatch(r'[1-9]\d*', text):
+        raise argparse.ArgumentTypeError(f'{text!r} is not a positive whole number')
+    return int(text)
+
+
+def add_runtime(add: Callable) -> None:
+    """--runtime and --dtype of a translator."""
+    add(
+        '--runtime',
+        choices=('jax', 'onnxruntime', 'openvino'),
+        default='jax',
+        help='what runs the generator: JAX (default), or one of the others, on the CPU',
+    )
+    add(
+        '--dtype',
+        choices=('float32', 'bfloat16'),
+        default='float32',
+        help='of convolutions; bfloat16 is quicker where the device has it, and less exact',
     )
 
 

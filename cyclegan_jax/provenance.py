@@ -1,21 +1,31 @@
 """What is known of a trained model beside its weights: what the run that trained it kept."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from absl import logging
+from PIL import Image
+
 from cyclegan_jax import storage
 from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.data import decode
+from cyclegan_jax.data.images import as_size
+from cyclegan_jax.data.sources import MissingSplit, open_source
+from cyclegan_jax.errors import UserError, describe
 from cyclegan_jax.interop import Network, load_pretrained, shown_weights
 from cyclegan_jax.interop.pretrained import is_workdir, load_workdir
 
 SAMPLES = 'samples.png'  # in an export
+EXAMPLES = 'examples'  # in an export
 RUN = 'run'  # the field of an export's config.json
 
 # What of a config a card shows: nothing that names a place on somebody's disk.
 _SECTIONS = ('generator', 'discriminator', 'loss', 'optimizer', 'schedule')
 _FIELDS = ('seed', 'batch_size', 'dtype', 'pool_size', 'average', 'licence')
+_EXAMPLES = 4  # pictures of a domain
 _DATA = ('source', 'load_size', 'crop_size', 'resize', 'flip', 'channels_a', 'channels_b')
 
 
@@ -53,6 +63,54 @@ def load(
     run, samples = found[RUN], path / SAMPLES
     _check(run, f'{config}, {RUN}')
     return networks, About(run['domains'], run, samples if samples.is_file() else None)
+
+
+def write_examples(model: str, folder: Path) -> dict[str, list[Path]]:
+    """Writes a few test pictures of a model, as PNG: those of its run's data, or of its export.
+
+    Returns:
+      Their paths, {'a': ..., 'b': ...}; a domain without is not there. Where the data cannot be
+      read any more, a warning says so.
+    """
+    path = storage.as_path(model, '--model')
+    written = {}
+    try:
+        if is_workdir(path):
+            data = storage.read_json(path / 'config.json')['data']
+            found = {domain: _test_images(data, domain) for domain in 'ab'}
+        else:
+            found = {d: map(decode, sorted(path.glob(f'{EXAMPLES}/{d}_*.png'))) for d in 'ab'}
+        for domain, images in found.items():
+            for number, image in enumerate(images):
+                file = folder / f'{domain}_{number + 1}.png'
+                file.parent.mkdir(parents=True, exist_ok=True)
+                pixels = image[:, :, 0] if image.shape[2] == 1 else image
+                with storage.whole(file) as temporary:
+                    Image.fromarray(pixels).save(temporary, 'PNG')
+                written.setdefault(domain, []).append(file)
+    except (UserError, OSError, KeyError) as error:
+        logging.warning('%s: no example pictures (%s)', model, describe(error))
+    return written
+
+
+def _test_images(data: Mapping, domain: str) -> Iterator[np.ndarray]:
+    """Some of a run's test pictures, uint8 (h, w, c), else of its training pictures."""
+    fields = {
+        'path': data.get('path', ''),
+        'name': (data.get('name_b') if domain == 'b' else None) or data.get('name', ''),
+        'column': data.get(f'column_{domain}'),
+        'channels': data[f'channels_{domain}'],
+        'domain': domain,
+        'size': as_size('data.crop_size', data['crop_size']),
+    }
+    try:
+        source = open_source(
+            data['source'], **fields, split=data[f'test_split_{domain}'], test=True
+        )
+    except MissingSplit:
+        source = open_source(data['source'], **fields, split=data[f'split_{domain}'], test=False)
+    for number in np.linspace(0, len(source) - 1, min(_EXAMPLES, len(source))).astype(int):
+        yield source[int(number)]
 
 
 def _of_run(workdir: Path, config: Mapping, step: int, weights: str | None = None) -> About:

@@ -8,10 +8,19 @@ be read or written is named, the others are done, and the exit status is 1.
 """
 
 import argparse
-import re
 import sys
 
-from cyclegan_jax.arguments import add_weights, local_name, local_path, parse_args, path_name
+from cyclegan_jax.arguments import (
+    add_runtime,
+    add_weights,
+    directions,
+    image_size,
+    local_name,
+    local_path,
+    parse_args,
+    path_name,
+    positive,
+)
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -33,7 +42,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         '--direction',
         default='a2b',
-        type=_directions,
+        type=directions,
         help='a2b (default) or b2a; a2b,b2a does both, in folders of their own',
     )
     add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
@@ -48,17 +57,17 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add('--output', required=True, metavar='DIR', type=local_path)
     add(
         '--size',
-        type=_size,
+        type=image_size,
         metavar='N|HxW',
         help='resize first, bicubic: shorter side, or height and width; the result is resized back',
     )
     add(
         '--tile',
-        type=_positive,
+        type=positive,
         metavar='N',
         help='translate larger pictures in overlapping tiles of N x N pixels, to save memory',
     )
-    add('--batch', type=_positive, default=1, metavar='N', help='pictures of one size at a time')
+    add('--batch', type=positive, default=1, metavar='N', help='pictures of one size at a time')
     add('--format', metavar='png|jpg|...', help="default: each picture's own")
     add(
         '--colour',
@@ -66,18 +75,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         default='keep',
         help='of grey pictures: keep them grey (default), or give what the model makes of them',
     )
-    add(
-        '--runtime',
-        choices=('jax', 'onnxruntime', 'openvino'),
-        default='jax',
-        help='what runs the generator: JAX (default), or one of the others, on the CPU',
-    )
-    add(
-        '--dtype',
-        choices=('float32', 'bfloat16'),
-        default='float32',
-        help='of convolutions; bfloat16 is quicker where the device has it, and less exact',
-    )
+    add_runtime(add)
     existing = parser.add_mutually_exclusive_group()
     existing.add_argument(
         '--skip-existing', action='store_true', help='go on where an earlier run stopped'
@@ -151,26 +149,6 @@ def translate_pictures(args: argparse.Namespace) -> int:
     written = f'Wrote {planned - failed} of {planned} pictures to {args.output}{skipped}.'
     print(printable(written))
     return 1 if failed else 0
-
-
-def _directions(text: str) -> list[str]:
-    directions = text.split(',')
-    if not set(directions) <= {'a2b', 'b2a'} or len(set(directions)) < len(directions):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a2b, b2a or a2b,b2a')
-    return directions
-
-
-def _size(text: str) -> int | tuple[int, int]:
-    if not re.fullmatch(r'[1-9]\d*(x[1-9]\d*)?', text):
-        raise argparse.ArgumentTypeError(f'{text!r} is neither a number nor HEIGHTxWIDTH')
-    sides = tuple(map(int, text.split('x')))
-    return sides if len(sides) == 2 else sides[0]
-
-
-def _positive(text: str) -> int:
-    if not re.fullmatch(r'[1-9]\d*', text):
-        raise argparse.ArgumentTypeError(f'{text!r} is not a positive whole number')
-    return int(text)
 
 
 if __name__ == '__main__':

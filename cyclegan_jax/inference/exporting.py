@@ -10,7 +10,7 @@ import numpy as np
 from absl import logging
 
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.inference import webpage
+from cyclegan_jax.inference import pictures, space, webpage
 from cyclegan_jax.inference.runtimes import Generator, with_onnxruntime
 from cyclegan_jax.interop import Network, describe_spec, make_module, save_pretrained, to_state_dict
 from cyclegan_jax.interop.files import write_safetensors, write_torch
@@ -189,17 +189,7 @@ def to_web(
     webpage.check_folder(folder)
     generators = _generators(networks)
     for name, network in generators.items():
-        if not network.photographs:
-            source, target = (pixels.describe() for pixels in network.pixels)
-            raise UserError(
-                f'{name} maps {source}, to {target}; a browser shows 8 bits of photographs: choose '
-                '--format=onnx.'
-            )
-        if not {*network.channels} <= {1, 3, 4}:
-            raise UserError(
-                f'{name} maps {network.channels[0]} channels to {network.channels[1]}; a browser '
-                'shows 1 (grey), 3 (RGB) or 4 (RGBA).'
-            )
+        pictures.check_photographs(name, network, 'choose --format=onnx')
     files = webpage.find_runtime(runtime)
     models, notes = {}, []
     for name, network in generators.items():
@@ -221,6 +211,21 @@ def to_web(
     )
 
 
+def to_space(networks: Networks, folder: Path) -> str:
+    """A Space of the Hugging Face hub, by Gradio: the page of `cyclegan_jax.demo`; see `space`.
+
+    Returns:
+      How to see it here.
+
+    Raises:
+      UserError: images that no browser shows.
+    """
+    generators = _generators(networks)
+    for name, network in generators.items():
+        pictures.check_photographs(name, network, 'choose --format=onnx')
+    return space.write(folder, generators)
+
+
 _WRITERS = {
     'safetensors': to_safetensors,
     'pytorch': to_pytorch,
@@ -228,6 +233,7 @@ _WRITERS = {
     'stablehlo': to_stablehlo,
     'onnx': to_onnx,
     'web': to_web,
+    'space': to_space,
 }
 FORMATS = tuple(_WRITERS)
 

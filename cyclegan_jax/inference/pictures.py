@@ -16,6 +16,7 @@ from PIL import Image, ImageOps
 from cyclegan_jax import storage
 from cyclegan_jax.data import images
 from cyclegan_jax.errors import UserError
+from cyclegan_jax.interop import Network
 
 _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's own conversion to grey
 
@@ -73,13 +74,14 @@ class Picture(NamedTuple):
     info: Mapping = MappingProxyType({})
 
 
-def read(path: Path) -> Image.Image:
+def read(path: Path, max_pixels: int = images.MAX_PIXELS) -> Image.Image:
     """A file's picture, decoded, turned as its EXIF says; of several, the first.
 
     Raises:
-      ImageError: it cannot be read, or has pixels without an agreed range.
+      ImageError: it cannot be read, is larger (which its header tells), or has pixels without an
+        agreed range.
     """
-    with images.open_image(path, str(path), images.MAX_PIXELS) as file:
+    with images.open_image(path, str(path), max_pixels) as file:
         # A photo of a telephone (MPO) is one picture, with previews.
         if getattr(file, 'is_animated', False) and file.format != 'MPO':
             logging.warning('%s: of several frames or pages the first is translated', path)
@@ -90,6 +92,25 @@ def read(path: Path) -> Image.Image:
     image.filename = str(path)  # as of a picture that Pillow has opened: it is how errors call it
     images.check_range(image, name_of(image))
     return image
+
+
+def check_photographs(name: str, network: Network, instead: str) -> None:
+    """Raises UserError unless a browser can show what a generator takes and gives.
+
+    Args:
+      name: of the generator.
+      instead: what to do with another one.
+    """
+    if not network.photographs:
+        source, target = (pixels.describe() for pixels in network.pixels)
+        raise UserError(
+            f'{name} maps {source}, to {target}; a browser shows 8 bits of photographs: {instead}.'
+        )
+    if not {*network.channels} <= {*images.MODES}:
+        raise UserError(
+            f'{name} maps {network.channels[0]} channels to {network.channels[1]}; a browser shows '
+            '1 (grey), 3 (RGB) or 4 (RGBA).'
+        )
 
 
 def name_of(image: Image.Image) -> str:
