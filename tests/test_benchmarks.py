@@ -5,6 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -17,6 +18,7 @@ TINY = ('--size=32', '--width=8', '--blocks=1', '--repeats=2')
 
 sys.path.append(str(ROOT / 'benchmarks'))
 import table  # noqa: E402
+import tiles  # noqa: E402
 
 
 def run(script, *arguments):
@@ -146,6 +148,15 @@ def side(seconds, platform='cpu'):
         'platform': platform,
         'device': 'Some GPU',
     }
+
+
+def test_tiles_are_compared_with_the_whole():
+    """Half of a picture is a level too light; then one column is."""
+    light = np.zeros((128, 128, 3), np.float32)
+    light[:, :64] = 1 / 127.5
+    assert tiles.differences(light) == {'mean': 0.5, 'drift': 0.5, 'seam': 1.0}
+    light[:, 1:] = 0
+    assert tiles.differences(light) == {'mean': 0.01, 'drift': 0.01, 'seam': 1.0}
 
 
 def test_table():
