@@ -1,10 +1,10 @@
-"""Writes README.md's tables from benchmarks/results/: of speeds, and of compilers' plans.
+"""Writes the tables of docs/speed.md from benchmarks/results/: of speeds, and of compilers' plans.
 
     python benchmarks/table.py [--check]
 
 Speeds are the results of train_step.py, translate.py, torch_peer.py and compare.py, plans those of
 gpu_compile.py and tpu_compile.py; below each table stand its commands. A table without its markers
-in README.md is printed.
+in docs/speed.md is printed.
 """
 
 import argparse
@@ -40,13 +40,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--check', action='store_true', help='write nothing; exit status 1 if README.md differs'
+        '--check', action='store_true', help='write nothing; exit status 1 if docs/speed.md differs'
     )
     args = parser.parse_args()
     files = sorted((_ROOT / 'benchmarks/results').glob('*.json'))
     documents = {path.name: json.loads(path.read_text()) for path in files}
-    readme = _ROOT / 'README.md'
-    text = updated = readme.read_text()
+    page = _ROOT / 'docs/speed.md'
+    text = updated = page.read_text()
     for table, *markers in (
         (render(documents), START, END),
         (render_plans(documents), PLAN_START, PLAN_END),
@@ -56,10 +56,10 @@ def main() -> int:
             print(table)
         updated = inserted or updated
     if not args.check:
-        readme.write_text(updated)
+        page.write_text(updated)
     elif updated != text:
         print(
-            'error: a table in README.md is not that of benchmarks/results; run '
+            'error: a table in docs/speed.md is not that of benchmarks/results; run '
             'python benchmarks/table.py',
             file=sys.stderr,
         )
@@ -67,10 +67,10 @@ def main() -> int:
     return 0
 
 
-def insert(readme: str, table: str, start: str = START, end: str = END) -> str | None:
+def insert(page: str, table: str, start: str = START, end: str = END) -> str | None:
     """The text with the table between its markers; None if it has no markers."""
     place = re.compile(f'{re.escape(start)}.*{re.escape(end)}', re.DOTALL)
-    text, count = place.subn(lambda _: f'{start}\n{table}\n{end}', readme)
+    text, count = place.subn(lambda _: f'{start}\n{table}\n{end}', page)
     return text if count else None
 
 
