@@ -24,7 +24,6 @@ PLAN_END = '<!-- end of plan table -->'
 _ROWS_FROM = ('train_step', 'translate', 'torch_peer', 'compare')
 _HEADER = (
     'work',
-    'machine',
     'size',
     'batch',
     'by',
@@ -75,7 +74,7 @@ def insert(page: str, table: str, start: str = START, end: str = END) -> str | N
 
 
 def render(documents: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table and the list of commands, in Markdown, from the documents by file name."""
+    """A table for each machine and the list of commands, in Markdown; documents by file name."""
     documents = {n: d for n, d in documents.items() if d['benchmark'] in _ROWS_FROM}
     results = [
         (result, document['machine'])
@@ -88,8 +87,14 @@ def render(documents: Mapping[str, Mapping[str, Any]]) -> str:
             OURS not in pair[0]['sides'],
         )
     )
-    rows = [_row(result, name, machine) for result, machine in results for name in result['sides']]
-    lines = [_line(_HEADER), _line('---' for _ in _HEADER), *map(_line, rows), '']
+    tables: dict[str, list[str]] = {}  # by machine, its rows
+    for result, machine in results:
+        for name, side in result['sides'].items():
+            rows = tables.setdefault(_device(side, machine), [])
+            rows.append(_line(_row(result, name, side)))
+    lines = []
+    for device, rows in tables.items():
+        lines += [f'**{device}**', '', _line(_HEADER), _line('---' for _ in _HEADER), *rows, '']
     lines += [f'- `{name}`: `{document["command"]}`' for name, document in documents.items()]
     return '\n'.join(lines)
 
@@ -138,15 +143,19 @@ def _line(cells: Iterable[str]) -> str:
     return f'| {" | ".join(cells)} |'
 
 
-def _row(result: Mapping[str, Any], name: str, machine: Mapping[str, Any]) -> list[str]:
-    side, ratio = result['sides'][name], ''
+def _device(side: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+    if side.get('platform', 'cpu') == 'cpu':
+        return f'{machine["processor"]}, {machine["cores"]} cores'
+    return side['device']
+
+
+def _row(result: Mapping[str, Any], name: str, side: Mapping[str, Any]) -> list[str]:
+    ratio = ''
     if name in result.get('ratios', {}):
         low, high = result['ratios'][name]['quartiles']
         ratio = f'**{result["ratios"][name]["median"]:.2f}** ({low:.2f} to {high:.2f})'
-    on_cpu = side.get('platform', 'cpu') == 'cpu'
     return [
         _work(result),
-        f'{machine["processor"]}, {machine["cores"]} cores' if on_cpu else side['device'],
         str(result['size']),
         str(result['batch']),
         f'{name} {result["dtype"]}' if name == OURS else name,
