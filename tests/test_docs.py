@@ -105,6 +105,14 @@ def test_links_of_the_readme_lead_somewhere():
             assert anchor in {re.sub(r'\W+', '-', title.lower()) for title in titles}, link
 
 
+def test_the_readme_ends_with_every_module():
+    layout = TEXTS['README.md'].rpartition('```text\n')[2]
+    for path in (ROOT / 'cyclegan_jax').iterdir():
+        if (path.suffix == '.py' and path.name != '__init__.py') or (path / '__init__.py').exists():
+            name = path.name if path.suffix else f'{path.name}/'
+            assert re.search(rf'(?<![\w.]){re.escape(name)}', layout), f'{name} is not in README.md'
+
+
 @pytest.mark.parametrize('page', TEXTS)
 def test_no_command_escapes(page):
     """Every block has a language, which says whether it is run, and none hides in a list."""
