@@ -21,6 +21,7 @@ import yaml
 from PIL import Image
 from small_run import FLAGS
 
+import cyclegan_jax.__main__
 from configs import default
 
 ROOT = Path(__file__).parents[1]
@@ -78,16 +79,17 @@ def test_the_site_builds(tmp_path):
 
 
 @pytest.mark.parametrize('page', TEXTS)
-def test_every_flag_and_field_is_there(page):
+def test_every_command_flag_and_field_is_there(page):
     """Also in blocks that are not run, and within the text."""
     flags = flags_of_commands()
     for command, rest in re.findall(
-        r'(?:cyclegan-jax|-m cyclegan_jax[. ]|python) ?(train|translate|evaluate|export|main\.py)'
+        r'(?:cyclegan-jax |-m cyclegan_jax[. ]|python (?=main\.py))([a-z]+)(?:\.py)?'
         r'((?: +[^\s`]+| *\\\n)*)',
         TEXTS[page],
     ):
+        assert command in flags, f'no command {command}'
         named = re.findall(r'(?<= )--(?!config\.)([a-z][a-z-]*)', rest)
-        assert set(named) <= flags['train' if command == 'main.py' else command] | {'help'}, rest
+        assert set(named) <= flags[command], f'{command}{rest}'
     config = default.get_config()
     if page not in TESTED_ELSEWHERE:
         for field in re.findall(r'--config\.([a-z]\w*(?:\.\w+)?)', TEXTS[page]):
@@ -193,13 +195,13 @@ def test_the_notebook_runs(tmp_path):
 
 @functools.cache
 def flags_of_commands() -> dict[str, set[str]]:
-    """The flags of each command, as its --help names them."""
+    """The flags of each command, as its --help names them; main.py is train."""
     flags = {}
-    for command in ('train', 'translate', 'evaluate', 'export'):
+    for command in re.findall('^cyclegan-jax ([a-z]+) ', cyclegan_jax.__main__.__doc__, re.M):
         arguments = [sys.executable, '-m', 'cyclegan_jax', command, '--help']
         text = subprocess.run(arguments, capture_output=True, text=True, check=True).stdout
-        flags[command] = set(re.findall(r'--(?:\[no\])?([a-z][a-z-]*)', text))
-    return flags
+        flags[command] = {'help', *re.findall(r'--(?:\[no\])?([a-z][a-z-]*)', text)}
+    return flags | {'main': flags['train']}
 
 
 def installs(command: str) -> bool:
