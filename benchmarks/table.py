@@ -1,10 +1,10 @@
-"""Writes README.md's tables from benchmarks/results/: of speeds, and of compilers' plans.
+"""Writes the tables of docs/speed.md from benchmarks/results/: of speeds, and of compilers' plans.
 
     python benchmarks/table.py [--check]
 
 Speeds are the results of train_step.py, translate.py, torch_peer.py and compare.py, plans those of
 gpu_compile.py and tpu_compile.py; below each table stand its commands. A table without its markers
-in README.md is printed.
+in docs/speed.md is printed.
 """
 
 import argparse
@@ -24,7 +24,6 @@ PLAN_END = '<!-- end of plan table -->'
 _ROWS_FROM = ('train_step', 'translate', 'torch_peer', 'compare')
 _HEADER = (
     'work',
-    'machine',
     'size',
     'batch',
     'by',
@@ -40,13 +39,13 @@ def main() -> int:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument(
-        '--check', action='store_true', help='write nothing; exit status 1 if README.md differs'
+        '--check', action='store_true', help='write nothing; exit status 1 if docs/speed.md differs'
     )
     args = parser.parse_args()
     files = sorted((_ROOT / 'benchmarks/results').glob('*.json'))
     documents = {path.name: json.loads(path.read_text()) for path in files}
-    readme = _ROOT / 'README.md'
-    text = updated = readme.read_text()
+    page = _ROOT / 'docs/speed.md'
+    text = updated = page.read_text()
     for table, *markers in (
         (render(documents), START, END),
         (render_plans(documents), PLAN_START, PLAN_END),
@@ -56,10 +55,10 @@ def main() -> int:
             print(table)
         updated = inserted or updated
     if not args.check:
-        readme.write_text(updated)
+        page.write_text(updated)
     elif updated != text:
         print(
-            'error: a table in README.md is not that of benchmarks/results; run '
+            'error: a table in docs/speed.md is not that of benchmarks/results; run '
             'python benchmarks/table.py',
             file=sys.stderr,
         )
@@ -67,15 +66,15 @@ def main() -> int:
     return 0
 
 
-def insert(readme: str, table: str, start: str = START, end: str = END) -> str | None:
+def insert(page: str, table: str, start: str = START, end: str = END) -> str | None:
     """The text with the table between its markers; None if it has no markers."""
     place = re.compile(f'{re.escape(start)}.*{re.escape(end)}', re.DOTALL)
-    text, count = place.subn(lambda _: f'{start}\n{table}\n{end}', readme)
+    text, count = place.subn(lambda _: f'{start}\n{table}\n{end}', page)
     return text if count else None
 
 
 def render(documents: Mapping[str, Mapping[str, Any]]) -> str:
-    """The table and the list of commands, in Markdown, from the documents by file name."""
+    """A table for each machine and the list of commands, in Markdown; documents by file name."""
     documents = {n: d for n, d in documents.items() if d['benchmark'] in _ROWS_FROM}
     results = [
         (result, document['machine'])
@@ -88,8 +87,14 @@ def render(documents: Mapping[str, Mapping[str, Any]]) -> str:
             OURS not in pair[0]['sides'],
         )
     )
-    rows = [_row(result, name, machine) for result, machine in results for name in result['sides']]
-    lines = [_line(_HEADER), _line('---' for _ in _HEADER), *map(_line, rows), '']
+    tables: dict[str, list[str]] = {}  # by machine, its rows
+    for result, machine in results:
+        for name, side in result['sides'].items():
+            rows = tables.setdefault(_device(side, machine), [])
+            rows.append(_line(_row(result, name, side)))
+    lines = []
+    for device, rows in tables.items():
+        lines += [f'**{device}**', '', _line(_HEADER), _line('---' for _ in _HEADER), *rows, '']
     lines += [f'- `{name}`: `{document["command"]}`' for name, document in documents.items()]
     return '\n'.join(lines)
 
@@ -138,15 +143,19 @@ def _line(cells: Iterable[str]) -> str:
     return f'| {" | ".join(cells)} |'
 
 
-def _row(result: Mapping[str, Any], name: str, machine: Mapping[str, Any]) -> list[str]:
-    side, ratio = result['sides'][name], ''
+def _device(side: Mapping[str, Any], machine: Mapping[str, Any]) -> str:
+    if side.get('platform', 'cpu') == 'cpu':
+        return f'{machine["processor"]}, {machine["cores"]} cores'
+    return side['device']
+
+
+def _row(result: Mapping[str, Any], name: str, side: Mapping[str, Any]) -> list[str]:
+    ratio = ''
     if name in result.get('ratios', {}):
         low, high = result['ratios'][name]['quartiles']
         ratio = f'**{result["ratios"][name]["median"]:.2f}** ({low:.2f} to {high:.2f})'
-    on_cpu = side.get('platform', 'cpu') == 'cpu'
     return [
         _work(result),
-        f'{machine["processor"]}, {machine["cores"]} cores' if on_cpu else side['device'],
         str(result['size']),
         str(result['batch']),
         f'{name} {result["dtype"]}' if name == OURS else name,

@@ -76,7 +76,7 @@ def get_config() -> ConfigDict:
     config.generator.downsample = 'stride'  # resnet: 'stride', 'blur'
     config.generator.upsample = 'transpose'  # resnet: 'transpose', 'nearest', 'blur'
     config.generator.dropout = 0.0  # share of features dropped while training
-    config.generator.remat = False  # ~ resnet: less memory, more work; see README.md
+    config.generator.remat = False  # ~ resnet: less memory, more work; see docs/training.md
 
     config.discriminator = ConfigDict()
     config.discriminator.kind = 'patch'  # 'patch', 'two_scale', 'huggan' (one stride more), 'pixel'
@@ -110,7 +110,7 @@ def get_config() -> ConfigDict:
     config.sample_every = 1000  # ~ steps between two grids of samples
     config.checkpoint_every = 5000  # ~ steps between two checkpoints
     config.evaluate_every = 0  # ~ steps between two scores of the run; 0: never
-    # Scores; those that the data does not allow are left out. For FID and KID see README.md.
+    # Scores; those that the data does not allow are left out. FID, KID: docs/evaluation.md
     config.evaluate_metrics = 'paired,labels,randconv_kid_v1,swd,monitors'  # ~
     config.evaluate_features = ''  # ~ FILE.onnx of a feature network, for frechet_NAME, kid_NAME
     config.keep_checkpoints = 2  # ~ how many, the newest

@@ -2,8 +2,9 @@
 
 python main.py --config=configs/facades.py --workdir=runs/facades
 
-Reads datasets/facades with trainA (photos), trainB (labels), testA and testB. Or, once prepared
-(see README.md): --config.data.source=tfds --config.data.name=cycle_gan/facades --config.data.path=
+Reads datasets/facades with trainA (photos), trainB (labels), testA and testB. Or from TFDS,
+once it is prepared (see docs/data.md):
+--config.data.source=tfds --config.data.name=cycle_gan/facades --config.data.path=
 Result and time: not yet measured here.
 """
 

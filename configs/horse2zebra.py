@@ -3,7 +3,7 @@
 python main.py --config=configs/horse2zebra.py --workdir=runs/horse2zebra
 
 Reads datasets/horse2zebra with trainA, trainB, testA and testB (1067 and 1334 training images);
---config.data.path names another place. From TFDS instead, once it is prepared (see README.md):
+--config.data.path names another place. From TFDS instead, once it is prepared (see docs/data.md):
 --config.data.source=tfds --config.data.name=cycle_gan/horse2zebra --config.data.path=
 
 Expect, as published for the PyTorch code with identity loss: FID 62 to 65 for horse to zebra, 139

@@ -2,8 +2,9 @@
 
 python main.py --config=configs/maps.py --workdir=runs/maps
 
-Reads datasets/maps with trainA (aerial photos), trainB (maps), testA and testB. Or, once prepared
-(see README.md): --config.data.source=tfds --config.data.name=cycle_gan/maps --config.data.path=
+Reads datasets/maps with trainA (aerial photos), trainB (maps), testA and testB. Or from TFDS,
+once it is prepared (see docs/data.md):
+--config.data.source=tfds --config.data.name=cycle_gan/maps --config.data.path=
 Result and time: not yet measured here.
 """
 

@@ -4,7 +4,7 @@ python main.py --config=configs/synthetic.py --workdir=runs/synthetic
 
 Needs no data and no accelerator: two CPU cores are enough. The pictures are rendered, so the true
 translation of each is known, and PSNR and SSIM against it are printed during the run and at its
-end, beside those of the untranslated images. README.md shows the figures of one such run.
+end, beside those of the untranslated images. docs/evaluation.md shows the figures of one run.
 
 --config.data.name=labels renders class maps and their "photos" instead. Colours of classes may come
 out exchanged there: nothing in unpaired data says which is which.

@@ -99,7 +99,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         '--features',
         type=local_name,
         metavar='FILE.onnx',
-        help='a feature network: adds frechet_NAME and kid_NAME (see README.md)',
+        help='a feature network: adds frechet_NAME and kid_NAME (see docs/evaluation.md)',
     )
     add(
         '--save-inception',

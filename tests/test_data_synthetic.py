@@ -7,8 +7,9 @@ from cyclegan_jax.data import synthetic
 
 TEST = synthetic.FIRST_SCENE['a', 'test']
 # sha256 of the first 8 training images of each domain at 64 x 64. If you changed the rendering on
-# purpose, put the new values here, and measure the learning gate and the README's figures again:
-# they hold for these pictures only. If you did not, numpy drew something else: find out what.
+# purpose, put the new values here, and measure the learning gate and the figures of
+# docs/evaluation.md again: they hold for these pictures only. If you did not, numpy drew something
+# else: find out what.
 GOLDEN = {
     ('stripes', 'a'): '220426a5000b4449',
     ('stripes', 'b'): 'cc94df7b96b3b8d7',
@@ -57,7 +58,7 @@ def test_stripes_lie_on_the_pixel_grid_and_survive_a_flip():
 
 
 def test_untranslated_images_are_far_from_the_truth():
-    """What the learning gate assumes: see the trivial baselines of the README."""
+    """What the learning gate assumes: see the trivial baselines in docs/evaluation.md."""
     pairs = scenes('stripes', count=64)
     assert np.mean([psnr(a, b) for a, b, _ in pairs]) == pytest.approx(14.0, abs=0.1)
     assert np.mean([psnr(a[c == 2], b[c == 2]) for a, b, c in pairs]) == pytest.approx(

@@ -168,7 +168,7 @@ def test_kubernetes_restarts_all_but_what_would_fail_again():
 
 
 def test_the_page_names_every_status():
-    page = (ROOT / 'docs' / 'pods.md').read_text()
+    page = (ROOT / 'docs' / 'training.md').read_text()
     table = page.split('## What an exit status means')[1].split('##')[0]
     assert {
         int(n)

@@ -80,7 +80,7 @@ def test_arrays_are_the_same_but_for_rounding(runtime, network, translator):
 
 @pytest.mark.parametrize('runtime', ['jax', 'openvino'])
 def test_bfloat16_is_within_its_bound(runtime, network, translator):
-    """That of README.md."""
+    """That of docs/translating.md."""
     given = [picture(size=(32, 32), seed=seed) for seed in range(4)]
     found = (
         other(runtime, network, dtype='bfloat16')
