@@ -7,6 +7,7 @@ from pathlib import Path
 from cyclegan_jax import storage
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import report
+from cyclegan_jax.inference import space
 from cyclegan_jax.interop import Network, describe_spec, make_module
 from cyclegan_jax.networks import HUGGAN_CODE, TORCH_CODE
 from cyclegan_jax.provenance import RUN, SAMPLES, About
@@ -39,8 +40,9 @@ def write(folder: Path, format: str, networks: Networks, about: About, note: str
     """
     if about.samples and about.samples.resolve() != (folder / SAMPLES).resolve():
         storage.write_bytes(folder / SAMPLES, about.samples.read_bytes())
-    if format == 'safetensors' and about.run:
-        config = folder / 'config.json'
+    model = {'safetensors': folder, 'space': folder / space.MODEL}.get(format)
+    if model and about.run:
+        config = model / 'config.json'
         storage.write_json(config, storage.read_json(config) | {RUN: about.run})
     generators = {name: n for name, n in networks.items() if n.role == 'generator'}
     _write(folder, _card(format, networks, about, note))
@@ -100,6 +102,15 @@ def _front(format: str, title: str) -> str:
             '  cross-origin-embedder-policy: require-corp',
             '  cross-origin-opener-policy: same-origin',
             '  cross-origin-resource-policy: cross-origin',
+            *lines,
+        ]
+    if format == 'space':
+        lines = [
+            f'title: {json.dumps(title)}',
+            'sdk: gradio',
+            f'sdk_version: {space.GRADIO}',
+            "python_version: '3.11'",
+            'app_file: app.py',
             *lines,
         ]
     return '\n'.join(['---', *lines, '---'])
@@ -202,6 +213,18 @@ def _web(name: str, network: Network, note: str) -> list[str]:
     ]
 
 
+def _space(name: str, network: Network, note: str) -> list[str]:
+    return [
+        'A Space of the Hugging Face hub shows it: `--push=user/name` of the export makes one, or '
+        'upload this folder as one of Gradio. Here:',
+        _code(
+            f"pip install -r requirements.txt 'gradio=={space.GRADIO}'\n"
+            'python app.py --host=127.0.0.1'
+        ),
+        'Pictures are sent to the machine that runs it, and deleted there after an hour.',
+    ]
+
+
 # From the first generator's name, the network, and what the export said, to how its files are used.
 _FILES = {
     'safetensors': lambda name, network, note: [],
@@ -210,6 +233,7 @@ _FILES = {
     'stablehlo': _stablehlo,
     'onnx': _onnx,
     'web': _web,
+    'space': _space,
 }
 
 

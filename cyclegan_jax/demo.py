@@ -116,7 +116,7 @@ def _demo_page():
 
 
 def offers(args: argparse.Namespace, folder: Path) -> dict:
-    """What the page offers, `demo_page.Offer` by title, of all models and their directions.
+    """What the page offers, `uploads.Offer` by title, of all models and their directions.
 
     Args:
       folder: where example pictures are put.
@@ -127,7 +127,7 @@ def offers(args: argparse.Namespace, folder: Path) -> dict:
     from cyclegan_jax import provenance
     from cyclegan_jax.errors import UserError
     from cyclegan_jax.inference import Translator, pictures
-    from cyclegan_jax.inference.demo_page import Offer
+    from cyclegan_jax.inference.uploads import Offer
 
     found = {}
     for number, model in enumerate(dict.fromkeys(args.model)):

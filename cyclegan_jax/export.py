@@ -8,6 +8,7 @@ huggan       for GeneratorResNet.from_pretrained
 stablehlo    for jax.export.deserialize: any size, CPU, GPU and TPU
 onnx         for onnxruntime, netron and the like: any size
 web          a page that translates pictures in the visitor's browser, for any web server
+space        a Space of the Hugging Face hub, with the page of cyclegan_jax.demo
 
 Each has a model card, README.md, with what the run kept: data, config, scores, samples.
 """
@@ -18,7 +19,8 @@ from pathlib import Path
 
 from cyclegan_jax.arguments import add_weights, local_path, parse_args, path_name
 
-FORMATS = ('safetensors', 'pytorch', 'huggan', 'stablehlo', 'onnx', 'web')
+FORMATS = ('safetensors', 'pytorch', 'huggan', 'stablehlo', 'onnx', 'web', 'space')
+_SPACES = {'web': 'static', 'space': 'gradio'}  # what the hub makes of them
 
 
 def parse(argv: list[str] | None = None) -> argparse.Namespace:
@@ -63,7 +65,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add(
         '--push',
         metavar='USER/NAME',
-        help='then upload it to the Hugging Face hub; web becomes a Space',
+        help='then upload it to the Hugging Face hub; web and space become a Space',
     )
     return parse_args(parser, argv)
 
@@ -84,6 +86,7 @@ def main(argv: list[str] | None = None) -> int:
 def _export(args: argparse.Namespace) -> int:
     from cyclegan_jax import card, provenance
     from cyclegan_jax.errors import UserError, printable
+    from cyclegan_jax.inference import space
     from cyclegan_jax.inference.exporting import export
     from cyclegan_jax.interop import hub
 
@@ -100,12 +103,14 @@ def _export(args: argparse.Namespace) -> int:
         networks = {name: n for name, n in networks.items() if n.role == 'generator'}
         options = {'half': True}
     note = export(networks, args.output, args.format, **options)
+    if args.format == 'space':
+        provenance.write_examples(args.model, args.output / space.MODEL / provenance.EXAMPLES)
     card.write(args.output, args.format, networks, about, note)
     print(printable(f'Wrote {args.output} ({args.format}).'))
     if note:
         print(note)
     if args.push:
-        print(f'Pushed to {hub.push(args.output, args.push, space=web)}.')
+        print(f'Pushed to {hub.push(args.output, args.push, space=_SPACES.get(args.format))}.')
     return 0
 
 

@@ -356,7 +356,7 @@ def test_push_makes_a_space_of_a_page(tmp_path, monkeypatch):
 
     monkeypatch.setattr('huggingface_hub.HfApi', Api)
     monkeypatch.setattr('huggingface_hub.get_token', lambda: 'token')
-    hub.push(tmp_path, 'user/zebras', space=True)
+    hub.push(tmp_path, 'user/zebras', space='static')
     made = {'exist_ok': True, 'repo_type': 'space', 'space_sdk': 'static'}
     assert calls == [made, {'repo_type': 'space'}]
 

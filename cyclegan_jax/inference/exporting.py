@@ -187,9 +187,7 @@ def to_web(
       UserError: as `to_onnx` and `find_runtime`; or images that no browser shows.
     """
     webpage.check_folder(folder)
-    generators = _generators(networks)
-    for name, network in generators.items():
-        pictures.check_photographs(name, network, 'choose --format=onnx')
+    generators = _shown(networks)
     files = webpage.find_runtime(runtime)
     models, notes = {}, []
     for name, network in generators.items():
@@ -220,10 +218,7 @@ def to_space(networks: Networks, folder: Path) -> str:
     Raises:
       UserError: images that no browser shows.
     """
-    generators = _generators(networks)
-    for name, network in generators.items():
-        pictures.check_photographs(name, network, 'choose --format=onnx')
-    return space.write(folder, generators)
+    return space.write(folder, _shown(networks))
 
 
 _WRITERS = {
@@ -313,6 +308,14 @@ def _check_code(networks: Networks, code: str) -> None:
 
 def _generators(networks: Networks) -> dict[str, Network]:
     return {name: network for name, network in networks.items() if network.role == 'generator'}
+
+
+def _shown(networks: Networks) -> dict[str, Network]:
+    """The generators; raises UserError for images that no browser shows."""
+    generators = _generators(networks)
+    for name, network in generators.items():
+        pictures.check_photographs(name, network, 'choose --format=onnx')
+    return generators
 
 
 def _module(network: Network) -> Described:

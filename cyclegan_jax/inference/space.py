@@ -11,6 +11,7 @@ from cyclegan_jax.interop import Network, save_pretrained
 from cyclegan_jax.storage import write_bytes
 
 MODEL = 'model'  # the folder in it, as safetensors
+GRADIO = '6.31.0'  # which a Space is told to have
 _MARK = '# Written by cyclegan_jax'
 _APP = f"""\
 {_MARK}: the page that `python -m cyclegan_jax.demo` serves.

@@ -86,11 +86,11 @@ def _failures() -> tuple[type[Exception], ...]:
     return root, errors.HfHubHTTPError, errors.HFValidationError, OSError
 
 
-def push(folder: Path, repo_id: str, *, space: bool = False) -> str:
+def push(folder: Path, repo_id: str, *, space: str | None = None) -> str:
     """Uploads a folder as a repository, made where missing; returns its address.
 
     Args:
-      space: the folder is a page, and the repository a static Space; else a model.
+      space: the folder is a page, 'static' or 'gradio', and the repository a Space; else a model.
 
     Raises:
       UserError: no connection, no token, or no right to write there.
@@ -105,7 +105,7 @@ def push(folder: Path, repo_id: str, *, space: bool = False) -> str:
             f'set HF_TOKEN. The export itself is complete, in {folder}.'
         )
     kind = {'repo_type': 'space'} if space else {}
-    made_as = kind | {'space_sdk': 'static'} if space else {}
+    made_as = kind | {'space_sdk': space} if space else {}
     try:
         api = HfApi()
         address = api.create_repo(repo_id, exist_ok=True, **made_as)
