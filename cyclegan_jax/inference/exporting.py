@@ -210,14 +210,7 @@ def to_web(
 
 
 def to_space(networks: Networks, folder: Path) -> str:
-    """A Space of the Hugging Face hub, by Gradio: the page of `cyclegan_jax.demo`; see `space`.
-
-    Returns:
-      How to see it here.
-
-    Raises:
-      UserError: images that no browser shows.
-    """
+    """A Space of the Hugging Face hub, as `space` says; raises UserError as `to_web` does."""
     return space.write(folder, _shown(networks))
 
 
