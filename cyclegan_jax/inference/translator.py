@@ -63,7 +63,7 @@ class Translator:
         check_choice('runtime', runtime, runtimes.RUNTIMES)
         check_choice('dtype', dtype, runtimes.DTYPES)
         self.channels, self.pixels = network.channels, network.pixels
-        self.photographs = network.photographs
+        self.network, self.photographs = network, network.photographs
         self._module = make_module(network.role, network.spec, network.channels, dtype)
         self._pad, self._name = pad, name
         self._variables = {'params': network.params}
