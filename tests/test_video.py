@@ -1,14 +1,16 @@
 """Videos through the translate command: what is kept, what is gone on with, what is told."""
 
+import sys
 from fractions import Fraction
 
 import numpy as np
 import pytest
+from PIL import Image
 from translate_fixtures import random_network
 
 from cyclegan_jax import interop, translate
 from cyclegan_jax.data import clips
-from cyclegan_jax.inference import Translator
+from cyclegan_jax.inference import Translator, video
 
 av = pytest.importorskip('av')
 
@@ -117,11 +119,182 @@ def test_frames_that_come_unevenly_keep_their_times(model, tmp_path, suffix):
     np.testing.assert_allclose(seconds(result), [float(t * TICK) for t in UNEVEN], atol=0.001)
 
 
-def test_the_generator_is_that_of_pictures(model, tmp_path):
-    clip = make_clip(tmp_path / 'clip.mp4')
+def test_the_generator_is_that_of_pictures_and_odd_sides_stay(model, tmp_path):
+    clip = make_clip(tmp_path / 'clip.mp4', size=(17, 22), sound=None)
     assert run(model, clip, tmp_path / 'out.mp4', '--batch=4') == 0
     translator = Translator.from_pretrained(model)
     results = pixels(tmp_path / 'out.mp4')
+    assert len(results) == len(EVEN)
     for result, image in zip(results, pixels(clip), strict=True):
-        expected = translator(image.astype(np.uint8)).astype(int)
-        assert np.abs(result - expected).mean() < 12  # half the resolution of colours
+        assert result.shape == (17, 22, 3)
+        assert np.abs(result - translator(image.astype(np.uint8)).astype(int)).mean() < 12
+
+
+def test_size_and_tile_are_those_of_pictures(model, tmp_path):
+    clip = make_clip(tmp_path / 'clip.mp4', size=(33, 48), sound=None)
+    assert run(model, clip, tmp_path / 'plain.mp4') == 0
+    for flag in ('--size=20', '--tile=32'):
+        assert run(model, clip, tmp_path / 'out.mp4', flag) == 0
+        first, other = pixels(tmp_path / 'out.mp4')[0], pixels(tmp_path / 'plain.mp4')[0]
+        assert first.shape == (33, 48, 3)
+        assert np.abs(first - other).mean() > 1
+
+
+@pytest.mark.parametrize('degrees', [90, 180, -90])
+def test_a_turned_video_becomes_upright(model, tmp_path, unchanged, degrees):
+    if not hasattr(av.video.stream.VideoStream, 'set_display_rotation'):
+        pytest.skip('this PyAV writes no rotation')
+    clip = make_clip(tmp_path / 'clip.mp4', size=(16, 32), degrees=degrees, sound=None)
+    assert run(model, clip, tmp_path / 'out.mp4') == 0
+    with clips.open_clip(tmp_path / 'out.mp4') as result:
+        [_, first], *_ = result.frames()
+        assert result.rotation == 0
+    expected = np.rot90(frame_of(0, (16, 32)), degrees // 90)  # counterclockwise
+    assert first.shape == expected.shape
+    assert np.abs(first - expected.astype(int)).mean() < 8
+
+
+@pytest.mark.parametrize(('matrix', 'tag'), [('ITU709', 1), ('ITU601', 6), ('ITU601', 2)])
+def test_colours_are_read_and_written_by_the_matrix_of_the_video(
+    model, tmp_path, unchanged, matrix, tag
+):
+    clip = make_clip(tmp_path / 'clip.mp4', matrix=matrix, tag=tag, sound=None)
+    assert np.abs(pixels(clip)[0] - frame_of(0)).mean() < 3
+    assert run(model, clip, tmp_path / 'out.mp4') == 0
+    assert np.abs(pixels(tmp_path / 'out.mp4')[0] - frame_of(0)).mean() < 4
+    with av.open(str(tmp_path / 'out.mp4')) as container:
+        assert container.streams.video[0].codec_context.colorspace == tag
+
+
+class Killed(Exception):
+    pass
+
+
+@pytest.fixture
+def frames_translated(monkeypatch):
+    """The number of frames that went through a generator; raises Killed at 0 in `countdown`."""
+    seen, call = {'frames': 0, 'countdown': -1}, Translator.__call__
+
+    def counting(self, images, **how):
+        if seen['countdown'] == 0:
+            raise Killed
+        seen['countdown'] -= 1
+        seen['frames'] += len(images)
+        return call(self, images, **how)
+
+    monkeypatch.setattr(Translator, '__call__', counting)
+    monkeypatch.setattr(video, '_PART_FRAMES', 2)
+    return seen
+
+
+def test_a_killed_translation_goes_on_after_its_parts(model, tmp_path, frames_translated):
+    clip, result = make_clip(tmp_path / 'clip.mp4', UNEVEN), tmp_path / 'out.mp4'
+    frames_translated['countdown'] = 5
+    with pytest.raises(Killed):
+        run(model, clip, result)
+    assert not result.exists()
+    frames_translated.update(frames=0, countdown=-1)
+    assert run(model, clip, result, '--skip-existing') == 0
+    assert frames_translated['frames'] == 2  # of six, two parts of two were kept
+    assert {path.name for path in tmp_path.iterdir()} == {'clip.mp4', 'out.mp4'}
+    assert seconds(result) == seconds(clip)
+    assert sound(result) == sound(clip)
+    assert run(model, clip, tmp_path / 'at_once.mp4') == 0
+    for image, other in zip(pixels(result), pixels(tmp_path / 'at_once.mp4'), strict=True):
+        np.testing.assert_array_equal(image, other)
+
+
+@pytest.mark.parametrize('change', ['source', 'weights', 'flag'])
+def test_parts_of_another_translation_are_not_used(model, tmp_path, frames_translated, change):
+    clip, result = make_clip(tmp_path / 'clip.mp4'), tmp_path / 'out.mp4'
+    frames_translated['countdown'] = 5
+    with pytest.raises(Killed):
+        run(model, clip, result)
+    frames_translated.update(frames=0, countdown=-1)
+    if change == 'source':
+        make_clip(clip, UNEVEN)
+    if change == 'weights':
+        model = tmp_path / 'other'
+        interop.save_pretrained(model, {'a2b': random_network(seed=2)})
+    assert run(model, clip, result, *(['--size=12'] if change == 'flag' else [])) == 0
+    assert frames_translated['frames'] == 6
+
+
+def test_what_is_there_is_skipped_made_anew_or_another_s(
+    model, tmp_path, capsys, frames_translated
+):
+    clip, result = make_clip(tmp_path / 'clip.mp4'), tmp_path / 'out.mp4'
+    assert run(model, clip, result) == run(model, clip, result) == 0
+    assert frames_translated['frames'] == 12
+    assert run(model, clip, result, '--skip-existing') == 0
+    assert '1 were there already' in capsys.readouterr().out
+    make_clip(result)
+    assert run(model, clip, result) == 2
+    assert 'may be no translation' in capsys.readouterr().err
+    assert run(model, clip, result, '--overwrite') == 0
+    assert frames_translated['frames'] == 18
+
+
+def test_a_folder_may_hold_pictures_and_videos(model, tmp_path, capsys):
+    (tmp_path / 'in').mkdir()
+    make_clip(tmp_path / 'in' / 'clip.mp4')
+    Image.fromarray(frame_of(0)).save(tmp_path / 'in' / 'photo.png')
+    (tmp_path / 'in' / 'broken.mkv').write_bytes(b'no video')
+    assert run(model, tmp_path / 'in', tmp_path / 'out', '--format=jpg') == 1
+    assert {path.name for path in (tmp_path / 'out').iterdir()} == {'clip.mp4', 'photo.jpg'}
+    told = capsys.readouterr()
+    assert 'Wrote 2 of 3 pictures' in told.out
+    assert told.err.count('error:') == 1
+    assert f'{tmp_path}/in/broken.mkv: cannot be read as a video' in told.err
+
+
+def test_what_is_cut_off_is_named_and_nothing_is_written(model, tmp_path, capsys):
+    whole = make_clip(tmp_path / 'whole.mp4').read_bytes()
+    (tmp_path / 'cut.mp4').write_bytes(whole[: len(whole) // 2])
+    assert run(model, tmp_path / 'cut.mp4', tmp_path / 'out') == 1
+    assert 'cut.mp4: cannot be read as a video (Invalid data' in capsys.readouterr().err
+    assert not (tmp_path / 'out').exists()
+
+
+def test_sound_alone_is_no_video(model, tmp_path, capsys):
+    with av.open(str(tmp_path / 'song.mp4'), 'w') as container:
+        stream = container.add_stream('aac', rate=48000, layout='mono')
+        frame = av.AudioFrame.from_ndarray(
+            np.zeros((1, 4800), np.float32), format='fltp', layout='mono'
+        )
+        frame.sample_rate, frame.pts, frame.time_base = 48000, 0, Fraction(1, 48000)
+        container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+    assert run(model, tmp_path / 'song.mp4', tmp_path / 'out') == 1
+    assert 'song.mp4: has no moving picture' in capsys.readouterr().err
+
+
+def test_sound_that_the_output_cannot_hold_is_told_at_once(
+    model, tmp_path, capsys, frames_translated
+):
+    clip = make_clip(tmp_path / 'clip.mp4')
+    assert run(model, clip, tmp_path / 'out.webm') == 1
+    assert 'clip.mp4: its sound is aac, which .webm cannot hold; choose' in capsys.readouterr().err
+    assert frames_translated['frames'] == 0
+
+
+@pytest.mark.parametrize(
+    ('output', 'flags', 'words'),
+    [
+        ('out.mp4', ['--format=mkv'], 'without --format'),
+        ('out', ['--format=png'], '--format=png is for pictures; {}/clip.mp4 is none'),
+        ('out.avi', [], 'out.avi is no kind of video that is written'),
+    ],
+)
+def test_mistakes_end_in_one_line(model, tmp_path, capsys, output, flags, words):
+    clip = make_clip(tmp_path / 'clip.mp4')
+    assert run(model, clip, tmp_path / output, *flags) == 2
+    [line] = capsys.readouterr().err.splitlines()
+    assert words.format(tmp_path) in line
+
+
+def test_without_pyav_the_way_to_it_is_told(model, tmp_path, capsys, monkeypatch):
+    clip = make_clip(tmp_path / 'clip.mp4')
+    monkeypatch.setitem(sys.modules, 'av', None)
+    assert run(model, clip, tmp_path / 'out') == 1
+    assert "pip install 'cyclegan_jax[video]'" in capsys.readouterr().err
