@@ -35,7 +35,7 @@ def unchanged(monkeypatch):
 
 def frame_of(number, size=(16, 16)):
     """A colour that says which frame it is, with a corner that says where up is."""
-    image = np.full((*size, 3), (40 * number, 80, 200 - 30 * number), np.uint8)
+    image = np.full((*size, 3), (40 * number, 200 - 30 * number, 60), np.uint8)
     image[: size[0] // 2, : size[1] // 2] = 230
     return image
 
