@@ -119,7 +119,8 @@ def test_frames_that_come_unevenly_keep_their_times(model, tmp_path, suffix):
     np.testing.assert_allclose(seconds(result), [float(t * TICK) for t in UNEVEN], atol=0.001)
 
 
-def test_the_generator_is_that_of_pictures_and_odd_sides_stay(model, tmp_path):
+def test_the_generator_is_that_of_pictures_and_odd_sides_stay(model, tmp_path, monkeypatch):
+    monkeypatch.setitem(video._H264.options, 'crf', '1')  # what a random generator makes is noise
     clip = make_clip(tmp_path / 'clip.mp4', size=(17, 22), sound=None)
     assert run(model, clip, tmp_path / 'out.mp4', '--batch=4') == 0
     translator = Translator.from_pretrained(model)
@@ -127,7 +128,7 @@ def test_the_generator_is_that_of_pictures_and_odd_sides_stay(model, tmp_path):
     assert len(results) == len(EVEN)
     for result, image in zip(results, pixels(clip), strict=True):
         assert result.shape == (17, 22, 3)
-        assert np.abs(result - translator(image.astype(np.uint8)).astype(int)).mean() < 12
+        assert np.abs(result - translator(image.astype(np.uint8)).astype(int)).mean() < 3
 
 
 def test_size_and_tile_are_those_of_pictures(model, tmp_path):
