@@ -112,3 +112,42 @@ class Clip:
             dst_color_range=FULL_RANGE,
         )
         return np.rot90(rgb.to_ndarray(), round(frame.rotation / 90))
+
+
+class Frames:
+    """The frames of a video as pictures of a folder are: `[i]`, `name` and `size`.
+
+    They are quick to read in their order only.
+
+    Raises:
+      ImageError: it cannot be read, now or when a frame is.
+    """
+
+    def __init__(self, path: str | os.PathLike):
+        self._path, self._number, self._reading = Path(path), -1, iter(())
+        with open_clip(path) as clip:
+            _, first = next(clip.frames())
+            self._size = first.shape[:2]
+        with open_clip(path) as clip, told(str(path)):
+            self._count = sum(1 for _ in clip.container.decode(clip.stream))
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        if number != self._number:
+            if number != self._number + 1 or not number:
+                self._reading = _read(self._path, number)
+            self._number, (_, self._frame) = number, next(self._reading)
+        return self._frame
+
+    def name(self, number: int) -> str:
+        return str(self._path / f'{number:06d}{self._path.suffix.lower()}')
+
+    def size(self, number: int) -> tuple[int, int]:
+        return self._size
+
+
+def _read(path: Path, skip: int) -> Iterator[tuple[int, np.ndarray]]:
+    with open_clip(path) as clip:
+        yield from clip.frames(skip)
