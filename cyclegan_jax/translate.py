@@ -174,10 +174,12 @@ def _translate(translator, jobs: list, args: argparse.Namespace, label: str) -> 
     from cyclegan_jax.errors import describe, tell
     from cyclegan_jax.inference import files, video
 
-    how = {'batch_size': args.batch, 'size': args.size, 'tile': args.tile, 'colour': args.colour}
+    how = {'batch_size': args.batch, 'size': args.size, 'tile': args.tile}
     videos = [job for job in jobs if translator.photographs and clips.is_clip(job.source)]
     others = [job for job in jobs if job not in videos]
-    failed = files.translate_files(translator, others, label=label, **how) if others else 0
+    failed = 0
+    if others:
+        failed = files.translate_files(translator, others, colour=args.colour, label=label, **how)
     for source, target in videos:
         computed = {'runtime': args.runtime, 'dtype': args.dtype}
         parts = video.translate_clip(translator, source, target, label=label, how=computed, **how)

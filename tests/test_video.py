@@ -35,7 +35,7 @@ def unchanged(monkeypatch):
 
 def frame_of(number, size=(16, 16)):
     """A colour that says which frame it is, with a corner that says where up is."""
-    image = np.full((*size, 3), (40 * number, 200 - 30 * number, 60), np.uint8)
+    image = np.full((*size, 3), (40 * (number % 6), 200 - 30 * (number % 6), 60), np.uint8)
     image[: size[0] // 2, : size[1] // 2] = 230
     return image
 
@@ -207,7 +207,9 @@ def test_a_killed_translation_goes_on_after_its_parts(model, tmp_path, frames_tr
 
 
 @pytest.mark.parametrize('change', ['source', 'weights', 'flag'])
-def test_parts_of_another_translation_are_not_used(model, tmp_path, frames_translated, change):
+def test_parts_of_another_translation_are_not_used(
+    model, tmp_path, frames_translated, change, capsys
+):
     clip, result = make_clip(tmp_path / 'clip.mp4'), tmp_path / 'out.mp4'
     frames_translated['countdown'] = 5
     with pytest.raises(Killed):
@@ -220,6 +222,7 @@ def test_parts_of_another_translation_are_not_used(model, tmp_path, frames_trans
         interop.save_pretrained(model, {'a2b': random_network(seed=2)})
     assert run(model, clip, result, *(['--size=12'] if change == 'flag' else [])) == 0
     assert frames_translated['frames'] == 6
+    assert 'out.mp4: what was kept is of another model' in capsys.readouterr().err
 
 
 def test_what_is_there_is_skipped_made_anew_or_another_s(
@@ -256,6 +259,24 @@ def test_what_is_cut_off_is_named_and_nothing_is_written(model, tmp_path, capsys
     assert run(model, tmp_path / 'cut.mp4', tmp_path / 'out') == 1
     assert 'cut.mp4: cannot be read as a video (Invalid data' in capsys.readouterr().err
     assert not (tmp_path / 'out').exists()
+
+
+def test_what_ends_before_its_time_is_told(model, tmp_path, capsys):
+    whole = make_clip(tmp_path / 'whole.mkv', range(0, 60 * 512, 512), sound=None).read_bytes()
+    (tmp_path / 'cut.mkv').write_bytes(whole[: len(whole) // 2])
+    assert run(model, tmp_path / 'cut.mkv', tmp_path / 'out') == 0
+    assert 'frames, though it says 60; is it cut off?' in capsys.readouterr().err
+    assert 5 < len(seconds(tmp_path / 'out' / 'cut.mkv')) < 55
+
+
+@pytest.mark.parametrize('channels', [(1, 3), (3, 1), (4, 4)])
+def test_generators_of_other_channels_give_videos_too(tmp_path, channels):
+    interop.save_pretrained(tmp_path / 'model', {'a2b': random_network(channels)})
+    clip = make_clip(tmp_path / 'clip.mp4', size=(17, 16), sound=None)
+    assert run(tmp_path / 'model', clip, tmp_path / 'out.mp4') == 0
+    image = pixels(tmp_path / 'out.mp4')[0]
+    assert image.shape == (17, 16, 3)
+    assert (np.ptp(image, axis=2).max() < 6) == (channels[1] == 1)  # grey where it has one
 
 
 def test_sound_alone_is_no_video(model, tmp_path, capsys):

@@ -5,6 +5,7 @@ copying packets. What is killed leaves whole parts beside the output, and goes o
 """
 
 import contextlib
+import functools
 import hashlib
 import heapq
 import io
@@ -23,14 +24,15 @@ from PIL import Image
 from tqdm import tqdm
 
 from cyclegan_jax import storage
-from cyclegan_jax.data import clips
+from cyclegan_jax.data import clips, images
 from cyclegan_jax.data.clips import Clip, told
-from cyclegan_jax.data.images import ImageError, on_white
+from cyclegan_jax.data.images import ImageError
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference.translator import Translator
 
 _MARK = 'cyclegan_jax'  # in the comment of what is written, to tell another's files from ours
 _PART_SECONDS, _PART_FRAMES = 30, 250  # what a kill costs at most; a part begins with a whole frame
+_SHORT = 0.9  # of the frames that the header speaks of, which may be but an estimate
 
 
 class _Encoder(NamedTuple):
@@ -92,7 +94,6 @@ def translate_clip(
     batch_size: int = 1,
     size: int | tuple[int, int] | None = None,
     tile: int | None = None,
-    colour: str = 'keep',
     label: str = '',
     how: Mapping[str, str] = MappingProxyType({}),
 ) -> Iterator[int]:
@@ -113,10 +114,10 @@ def translate_clip(
       UserError, JaxRuntimeError, MemoryError: see the Translator.
     """
     kind = _FORMATS[target.suffix.lower()]
-    options = {'batch_size': batch_size, 'size': size, 'tile': tile, 'colour': colour}
+    options = {'batch_size': batch_size, 'size': size, 'tile': tile}
     with clips.open_clip(source) as clip:
         _check_sound(clip, kind, source, target)
-        plan = _plan(translator, source, size=size, tile=tile, colour=colour, **how)
+        plan = _plan(translator, source, size=size, tile=tile, **how)
         folder, done = _begin(target, plan)
         with tqdm(
             total=clip.count or None, initial=done, desc=label, unit='frame', disable=None
@@ -139,6 +140,10 @@ def translate_clip(
                             break
                         batch = next(batches, [])
                 yield done
+        if done < clip.count * _SHORT:
+            logging.warning(
+                '%s: has %d frames, though it says %d; is it cut off?', source, done, clip.count
+            )
     _join(sorted(folder.glob('*.nut')), kind, source, target)
     shutil.rmtree(folder)
 
@@ -146,14 +151,12 @@ def translate_clip(
 def _translated(
     translator: Translator, batch: list, options: Mapping, source: Path
 ) -> Iterator[tuple[int, np.ndarray]]:
-    images = [Image.fromarray(frame) for _, frame in batch]
-    for image in images:
-        image.filename = str(source)  # as errors call it
-    for (moment, _), image in zip(batch, translator(images, **options), strict=True):
-        if image.mode == 'RGBA':
-            yield moment, on_white(np.asarray(image))
-        else:
-            yield moment, np.asarray(image.convert('RGB'))
+    to_array = functools.partial(images.to_array, channels=translator.channels[0], name=str(source))
+    given = [to_array(Image.fromarray(frame)) for _, frame in batch]
+    for (moment, _), image in zip(batch, translator(given, **options), strict=True):
+        if image.shape[2] == 4:
+            image = images.on_white(image)
+        yield moment, np.broadcast_to(image, (*image.shape[:2], 3))
 
 
 def _check_sound(clip: Clip, kind: _Format, source: Path, target: Path) -> None:
@@ -161,11 +164,11 @@ def _check_sound(clip: Clip, kind: _Format, source: Path, target: Path) -> None:
     with told(str(target)) as av, av.open(io.BytesIO(), 'w', format=kind.container) as empty:
         held = empty.supported_codecs
     for sound in clip.container.streams.audio:
-        if sound.codec_context.name not in held:
+        codec = sound.codec_context.name if sound.codec_context else 'of an unknown kind'
+        if codec not in held:
             raise ImageError(
                 str(source),
-                f'its sound is {sound.codec_context.name}, which {target.suffix} cannot hold; '
-                'choose --format=mkv',
+                f'its sound is {codec}, which {target.suffix} cannot hold; choose --format=mkv',
             )
     if clip.container.streams.subtitles:
         logging.warning('%s: subtitles are left out', source)
@@ -195,6 +198,9 @@ def _begin(target: Path, plan: dict) -> tuple[Path, int]:
         if file.exists() and storage.read_json(file) == plan:
             return folder, _kept(folder)
     if folder.exists():
+        logging.warning(
+            '%s: what was kept is of another model, source or flags; begun anew', target
+        )
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
     storage.write_json(file, plan)
