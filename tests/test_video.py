@@ -10,7 +10,7 @@ from translate_fixtures import random_network
 
 from cyclegan_jax import interop, translate
 from cyclegan_jax.data import clips
-from cyclegan_jax.inference import Translator, video
+from cyclegan_jax.inference import Translator, video, video_files
 
 av = pytest.importorskip('av')
 
@@ -41,14 +41,15 @@ def frame_of(number, size=(16, 16)):
 
 
 def make_clip(path, times=EVEN, size=(16, 16), *, sound='aac', degrees=0, matrix='ITU601', tag=2):
-    codec = 'libvpx-vp9' if path.suffix == '.webm' else 'libx264'
+    codec = {'.webm': 'libvpx-vp9', '.avi': 'mpeg4'}.get(path.suffix, 'libx264')
     with av.open(str(path), 'w') as container:
         stream = container.add_stream(codec, rate=25, options={'crf': '4'})
         stream.height, stream.width = size
         odd = size[0] % 2 or size[1] % 2
         stream.pix_fmt = 'yuv444p' if odd else 'yuv420p'
         stream.codec_context.colorspace = tag
-        stream.codec_context.time_base = stream.time_base = TICK
+        tick = 1 / Fraction(25) if path.suffix == '.avi' else TICK
+        stream.codec_context.time_base = stream.time_base = tick
         if degrees:
             stream.set_display_rotation(degrees)
         audio = container.add_stream(sound, rate=48000, layout='mono') if sound else None
@@ -110,6 +111,18 @@ def test_times_sound_and_size_are_kept(model, tmp_path, unchanged, suffix):
         assert container.streams.video[0].average_rate == 25
 
 
+def test_avi_is_read_and_becomes_another_format(model, tmp_path, unchanged, capsys):
+    clip = make_clip(tmp_path / 'clip.avi', sound='mp2')
+    assert run(model, clip, tmp_path / 'out') == 2
+    assert 'clip.avi is no kind of video that is written: choose' in capsys.readouterr().err
+    assert run(model, clip, tmp_path / 'out', '--format=mp4') == 0
+    times = seconds(tmp_path / 'out' / 'clip.mp4')
+    np.testing.assert_allclose(times, np.arange(6) / 25, atol=1e-4)
+    assert [data for _, data in sound(tmp_path / 'out' / 'clip.mp4')] == [
+        data for _, data in sound(clip)
+    ]
+
+
 @pytest.mark.parametrize('suffix', ['.mp4', '.mkv'])
 def test_frames_that_come_unevenly_keep_their_times(model, tmp_path, suffix):
     clip = make_clip(tmp_path / f'clip{suffix}', UNEVEN, sound=None)
@@ -120,7 +133,9 @@ def test_frames_that_come_unevenly_keep_their_times(model, tmp_path, suffix):
 
 
 def test_the_generator_is_that_of_pictures_and_odd_sides_stay(model, tmp_path, monkeypatch):
-    monkeypatch.setitem(video._H264.options, 'crf', '1')  # what a random generator makes is noise
+    monkeypatch.setitem(
+        video_files._H264.options, 'crf', '1'
+    )  # what a random generator makes is noise
     clip = make_clip(tmp_path / 'clip.mp4', size=(17, 22), sound=None)
     assert run(model, clip, tmp_path / 'out.mp4', '--batch=4') == 0
     translator = Translator.from_pretrained(model)

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from cyclegan_jax.data import clips
 from cyclegan_jax.data.images import ImageError, read_size
 from cyclegan_jax.errors import UserError, describe, printable, shortlist
-from cyclegan_jax.inference import pictures, value_files, video
+from cyclegan_jax.inference import pictures, value_files, video_files
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.interop import load_pretrained
 from cyclegan_jax.pixels import Pixels
@@ -194,7 +194,7 @@ def make_jobs(
             relative = relative.with_name(stem + suffix)
         target = output / relative
         if pixels is None:
-            video.check_target(target) if clips.is_clip(source) else pictures.format_of(target)
+            (video_files if clips.is_clip(source) else pictures).format_of(target)
         else:
             value_files.check_target(target, pixels)
         if target in jobs:
@@ -220,7 +220,7 @@ def make_jobs(
 def _is_ours(path: Path, pixels: Pixels | None) -> bool:
     if pixels is not None:
         return value_files.is_ours(path)
-    return video.is_ours(path) if clips.is_clip(path) else pictures.is_ours(path)
+    return (video_files if clips.is_clip(path) else pictures).is_ours(path)
 
 
 def _exists(path: Path) -> bool:

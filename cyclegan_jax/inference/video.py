@@ -7,15 +7,12 @@ copying packets. What is killed leaves whole parts beside the output, and goes o
 import contextlib
 import functools
 import hashlib
-import heapq
-import io
 import itertools
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
-from typing import NamedTuple
 
 import jax
 import numpy as np
@@ -25,65 +22,13 @@ from tqdm import tqdm
 
 from cyclegan_jax import storage
 from cyclegan_jax.data import clips, images
-from cyclegan_jax.data.clips import Clip, told
-from cyclegan_jax.data.images import ImageError
+from cyclegan_jax.data.clips import told
 from cyclegan_jax.errors import UserError
+from cyclegan_jax.inference import video_files
 from cyclegan_jax.inference.translator import Translator
 
-_MARK = 'cyclegan_jax'  # in the comment of what is written, to tell another's files from ours
 _PART_SECONDS, _PART_FRAMES = 30, 250  # what a kill costs at most; a part begins with a whole frame
 _SHORT = 0.9  # of the frames that the header speaks of, which may be but an estimate
-
-
-class _Encoder(NamedTuple):
-    """How frames are encoded; `odd`: sides may be odd with colours of half the resolution."""
-
-    codec: str
-    options: Mapping[str, str]
-    odd: bool = False
-
-
-class _Format(NamedTuple):
-    """What a suffix stands for."""
-
-    container: str
-    encoder: _Encoder
-    options: Mapping[str, str] = MappingProxyType({})
-
-
-# A crf of 18 is commonly taken for no loss that the eye sees. Without B-frames, and without the
-# hidden frames of VP9, packets are in the order in which they are shown.
-_H264 = _Encoder('libx264', {'crf': '18', 'bf': '0', 'x264-params': 'force-cfr=1'})
-_VP9 = _Encoder(
-    'libvpx-vp9',
-    {'crf': '24', 'b': '0', 'auto-alt-ref': '0', 'cpu-used': '4', 'row-mt': '1'},
-    odd=True,
-)
-_AT_ONCE = MappingProxyType({'movflags': '+faststart'})  # browsers play it while it is loading
-_FORMATS = {
-    '.mp4': _Format('mp4', _H264, _AT_ONCE),
-    '.m4v': _Format('mp4', _H264, _AT_ONCE),
-    '.mov': _Format('mov', _H264, _AT_ONCE),
-    '.mkv': _Format('matroska', _H264),
-    '.webm': _Format('webm', _VP9),
-}
-
-
-def check_target(path: Path) -> None:
-    """Raises UserError if the suffix names no format of videos."""
-    if path.suffix.lower() not in _FORMATS:
-        kinds = ', '.join(suffix[1:] for suffix in _FORMATS)
-        raise UserError(f'{path} is no kind of video that is written: choose --format, of {kinds}.')
-
-
-def is_ours(path: Path) -> bool:
-    """Whether `translate_clip` made a file: its comment says so."""
-    try:
-        with clips.open_clip(path) as clip:
-            comments = {key.lower(): value for key, value in clip.container.metadata.items()}
-            return comments.get('comment') == _MARK
-    except (ImageError, OSError):
-        return False
 
 
 def translate_clip(
@@ -113,10 +58,10 @@ def translate_clip(
       OSError: it cannot be written.
       UserError, JaxRuntimeError, MemoryError: see the Translator.
     """
-    kind = _FORMATS[target.suffix.lower()]
+    kind = video_files.format_of(target)
     options = {'batch_size': batch_size, 'size': size, 'tile': tile}
     with clips.open_clip(source) as clip:
-        _check_sound(clip, kind, source, target)
+        video_files.check_sound(clip, kind, source, target)
         plan = _plan(translator, source, size=size, tile=tile, **how)
         folder, done = _begin(target, plan)
         with tqdm(
@@ -129,7 +74,7 @@ def translate_clip(
                 first, ends = done, time.monotonic() + _PART_SECONDS
                 with (
                     storage.whole(folder / f'{first:09d}.nut') as temporary,
-                    _part(temporary, clip, kind, target) as add,
+                    video_files.open_part(temporary, clip, kind, target) as add,
                 ):
                     while batch:
                         for moment, image in _translated(translator, batch, options, source):
@@ -144,7 +89,7 @@ def translate_clip(
             logging.warning(
                 '%s: has %d frames, though it says %d; is it cut off?', source, done, clip.count
             )
-    _join(sorted(folder.glob('*.nut')), kind, source, target)
+    video_files.join(sorted(folder.glob('*.nut')), kind, source, target)
     shutil.rmtree(folder)
 
 
@@ -157,21 +102,6 @@ def _translated(
         if image.shape[2] == 4:
             image = images.on_white(image)
         yield moment, np.broadcast_to(image, (*image.shape[:2], 3))
-
-
-def _check_sound(clip: Clip, kind: _Format, source: Path, target: Path) -> None:
-    """Raises ImageError where the output cannot hold the sound; warns of what is left out."""
-    with told(str(target)) as av, av.open(io.BytesIO(), 'w', format=kind.container) as empty:
-        held = empty.supported_codecs
-    for sound in clip.container.streams.audio:
-        codec = sound.codec_context.name if sound.codec_context else 'of an unknown kind'
-        if codec not in held:
-            raise ImageError(
-                str(source),
-                f'its sound is {codec}, which {target.suffix} cannot hold; choose --format=mkv',
-            )
-    if clip.container.streams.subtitles:
-        logging.warning('%s: subtitles are left out', source)
 
 
 def _plan(translator: Translator, source: Path, **how: object) -> dict:
@@ -214,111 +144,3 @@ def _kept(folder: Path) -> int:
         with told(str(part)) as av, av.open(str(part)) as container:
             done += sum(packet.size > 0 for packet in container.demux())
     return done
-
-
-@contextlib.contextmanager
-def _part(path: Path, clip: Clip, kind: _Format, target: Path) -> Iterator[Callable]:
-    """Yields a function that encodes a frame: (time in ticks of the clip, uint8 (h, w, 3))."""
-    with (
-        told(str(target), 'cannot be written') as av,
-        av.open(str(path), 'w', format='nut') as container,
-    ):
-        stream = None
-
-        def add(moment: int, image: np.ndarray) -> None:
-            nonlocal stream
-            if stream is None:
-                stream = _add_video(container, clip, kind, image.shape)
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format='rgb24')
-            frame = frame.reformat(
-                format=stream.codec_context.pix_fmt,
-                src_color_range=clips.FULL_RANGE,
-                dst_colorspace=clip.matrix,
-                dst_color_range=clips.TELEVISION,
-            )
-            frame.pts, frame.time_base = moment, clip.time_base
-            container.mux(stream.encode(frame))
-
-        yield add
-        container.mux(stream.encode())
-
-
-def _add_video(container, clip: Clip, kind: _Format, shape: tuple[int, ...]):
-    """The stream of the translation; its encoder begins with the same header in each container."""
-    source, encoder = clip.stream.codec_context, kind.encoder
-    stream = container.add_stream(encoder.codec, rate=clip.rate, options=dict(encoder.options))
-    stream.height, stream.width = shape[:2]
-    # Encoders of H.264 have colours of half the resolution for even sides only.
-    half = encoder.odd or (stream.height % 2 == stream.width % 2 == 0)
-    stream.pix_fmt = 'yuv420p' if half else 'yuv444p'
-    context = stream.codec_context
-    context.time_base = stream.time_base = clip.time_base
-    context.color_range = clips.TELEVISION
-    for name in ('colorspace', 'color_primaries', 'color_trc'):
-        setattr(context, name, getattr(source, name))
-    aspect = source.sample_aspect_ratio
-    if aspect:
-        context.sample_aspect_ratio = 1 / aspect if clip.rotation % 180 else aspect
-    return stream
-
-
-def _join(parts: list[Path], kind: _Format, source: Path, target: Path) -> None:
-    """Writes the parts, and the sound of the source, as one file."""
-    with (
-        clips.open_clip(source) as clip,
-        clips.open_clip(source) as sounding,
-        storage.whole(target) as temporary,
-        told(str(target), 'cannot be written') as av,
-        av.open(str(temporary), 'w', format=kind.container, options=dict(kind.options)) as out,
-    ):
-        out.metadata.update(_carried(clip.container.metadata))
-        _, frame = next(clip.frames())
-        video = _add_video(out, clip, kind, frame.shape)
-        sounds = {}
-        for sound in sounding.container.streams.audio:
-            sounds[sound] = out.add_stream_from_template(sound)
-            sounds[sound].metadata.update(sound.metadata)
-        streams = [_pictures(parts, video)]
-        if sounds:
-            streams.append(_sounds(sounding, sounds))
-        # In the order of time: what comes too early would be held in memory.
-        for packet in heapq.merge(*streams, key=lambda packet: packet.dts * packet.time_base):
-            out.mux(packet)
-
-
-def _pictures(parts: list[Path], stream) -> Iterator:
-    """The packets of all parts, for the stream of the output; each lasts until the next."""
-    before = None
-    for packet in itertools.chain.from_iterable(map(_packets, parts)):
-        packet.stream = stream
-        if before is not None:
-            before.duration = packet.pts - before.pts
-            yield before
-        before = packet
-    before.duration = round(1 / stream.average_rate / before.time_base)
-    yield before
-
-
-def _packets(part: Path) -> Iterator:
-    with told(str(part)) as av, av.open(str(part)) as container:
-        for packet in container.demux():
-            if packet.size:
-                packet.dts = packet.pts
-                yield packet
-
-
-def _sounds(clip: Clip, streams: Mapping) -> Iterator:
-    """The packets of the sound as they are, for the streams of the output."""
-    for packet in clip.container.demux(list(streams)):
-        if packet.size and packet.pts is not None:
-            if packet.dts is None:
-                packet.dts = packet.pts
-            packet.stream = streams[packet.stream]
-            yield packet
-
-
-def _carried(metadata: Mapping[str, str]) -> dict[str, str]:
-    """What is said of the source and holds of its translation too; and our mark."""
-    of_file = ('major_brand', 'minor_version', 'compatible_brands', 'encoder', 'software')
-    kept = {k: v for k, v in metadata.items() if k.lower() not in (*of_file, 'comment')}
-    return kept | {'comment': _MARK}
