@@ -43,7 +43,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add('--overwrite', action='store_true', help='into a folder that holds images already')
 
     add = parser.add_argument_group('two folders of pictures').add_argument
-    add('--fake', type=local_name, metavar='DIR', help='translations; here a video is a folder')
+    add(
+        '--fake',
+        type=local_name,
+        metavar='DIR',
+        help='translations; a video counts as a folder of its frames',
+    )
     add(
         '--real', type=local_name, metavar='DIR|FILE.npz', help='real pictures of the target domain'
     )
@@ -53,7 +58,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='DIR',
         help='more of them, for the floor (default: halves of --real)',
     )
-    add('--input', type=local_name, metavar='DIR', help='what was translated, for the ceiling')
+    add(
+        '--input',
+        type=local_name,
+        metavar='DIR',
+        help='what was translated, for the ceiling and flicker',
+    )
     add(
         '--truth',
         type=local_name,

@@ -91,6 +91,9 @@ def test_the_commands_of_a_page_run(page, tmp_path):
     text = (DOCS / page).read_text()
     if 'cyclegan_jax[torch]' in text:
         pytest.importorskip('torch')
+    if 'cyclegan_jax[video]' in text:
+        pytest.importorskip('av')
+        make_clip(tmp_path / 'clip.mp4')
     make_pictures(text, tmp_path)
     for block in BLOCK.finditer(text):
         if block['file']:
@@ -127,6 +130,19 @@ def test_the_notebook_runs(tmp_path):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     assert done.stdout.count('image/png') == 2, done.stdout
+
+
+def make_clip(path: Path) -> None:
+    import av
+
+    random = np.random.default_rng(0)
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, 'yuv420p'
+        for _ in range(3):
+            pixels = random.integers(0, 256, (32, 32, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format='rgb24')))
+        container.mux(stream.encode())
 
 
 def make_pictures(text: str, folder: Path) -> None:
