@@ -40,14 +40,16 @@ def frame_of(number, size=(16, 16)):
     return image
 
 
-def make_clip(path, times=EVEN, size=(16, 16), *, sound='aac', degrees=0, matrix='ITU601', tag=2):
+def make_clip(
+    path, times=EVEN, size=(16, 16), *, sound='aac', degrees=0, matrix='ITU601', tag=2, levels=1
+):
     codec = {'.webm': 'libvpx-vp9', '.avi': 'mpeg4'}.get(path.suffix, 'libx264')
     with av.open(str(path), 'w') as container:
         stream = container.add_stream(codec, rate=25, options={'crf': '4'})
         stream.height, stream.width = size
         odd = size[0] % 2 or size[1] % 2
         stream.pix_fmt = 'yuv444p' if odd else 'yuv420p'
-        stream.codec_context.colorspace = tag
+        stream.codec_context.colorspace, stream.codec_context.color_range = tag, levels
         tick = 1 / Fraction(25) if path.suffix == '.avi' else TICK
         stream.codec_context.time_base = stream.time_base = tick
         if degrees:
@@ -56,7 +58,10 @@ def make_clip(path, times=EVEN, size=(16, 16), *, sound='aac', degrees=0, matrix
         for number, time in enumerate(times):
             frame = av.VideoFrame.from_ndarray(frame_of(number, size), format='rgb24')
             frame = frame.reformat(
-                format=stream.pix_fmt, src_color_range=2, dst_colorspace=matrix, dst_color_range=1
+                format=stream.pix_fmt,
+                src_color_range=2,
+                dst_colorspace=matrix,
+                dst_color_range=levels,
             )
             frame.pts, frame.time_base = time, TICK
             container.mux(stream.encode(frame))
@@ -170,11 +175,14 @@ def test_a_turned_video_becomes_upright(model, tmp_path, unchanged, degrees):
     assert np.abs(first - expected.astype(int)).mean() < 8
 
 
-@pytest.mark.parametrize(('matrix', 'tag'), [('ITU709', 1), ('ITU601', 6), ('ITU601', 2)])
+@pytest.mark.parametrize(
+    ('matrix', 'tag', 'levels'),
+    [('ITU709', 1, 1), ('ITU601', 6, 1), ('ITU601', 2, 1), ('ITU709', 1, 2)],
+)
 def test_colours_are_read_and_written_by_the_matrix_of_the_video(
-    model, tmp_path, unchanged, matrix, tag
+    model, tmp_path, unchanged, matrix, tag, levels
 ):
-    clip = make_clip(tmp_path / 'clip.mp4', matrix=matrix, tag=tag, sound=None)
+    clip = make_clip(tmp_path / 'clip.mp4', matrix=matrix, tag=tag, levels=levels, sound=None)
     plain = lambda path: pixels(path)[0][-5:, -5:] - frame_of(0)[-5:, -5:]  # away from edges
     assert np.abs(plain(clip)).max() < 5
     assert run(model, clip, tmp_path / 'out.mp4') == 0

@@ -68,6 +68,7 @@ class Clip:
     time_base, rate: of a tick of pts in seconds, and frames in a second on the average.
     count: of frames, as far as the header tells; 0 where it does not.
     matrix: the colour matrix, by its name in swscale.
+    rotation: in degrees, counterclockwise, by which the last frame was turned.
     """
 
     def __init__(self, name: str, container):
@@ -82,7 +83,7 @@ class Clip:
         self.count = stream.frames or round(seconds * self.rate)
         untagged = 'ITU709' if stream.codec_context.height >= _HIGH_DEFINITION else 'ITU601'
         self.matrix = _MATRICES.get(stream.codec_context.colorspace, untagged)
-        self.rotation = 0  # of the first frame, known once that is read
+        self.rotation = 0
 
     def frames(self, skip: int = 0) -> Iterator[tuple[int, np.ndarray]]:
         """Each frame after the first `skip`: its time in ticks, and uint8 (h, w, 3), upright.
@@ -97,8 +98,10 @@ class Clip:
         step = max(1, round(1 / self.rate / self.time_base))
         try:
             for number, frame in enumerate(self.container.decode(self.stream)):
-                moment = last + step if frame.pts is None else frame.pts
-                last = max(moment, last + 1) if number else moment
+                if not number:
+                    last = frame.pts or 0
+                else:
+                    last = last + step if frame.pts is None else max(frame.pts, last + 1)
                 if number >= skip:
                     self.rotation = frame.rotation
                     yield last, self._upright(frame, size)
