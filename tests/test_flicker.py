@@ -73,13 +73,15 @@ def test_folders_are_paired_by_name_and_go_by_their_numbers(tmp_path, capsys):
     [
         ('no inputs', 'flicker (needs --input'),
         ('sizes', 'flicker (needs frames of one size)'),
+        ('one', 'flicker (needs two frames at least)'),
         ('names', 'do not hold the same names'),
         ('distance', 'swd (needs --real)'),
     ],
 )
 def test_what_is_lacking_is_told(tmp_path, capsys, change, words):
-    fake = write_frames(tmp_path / 'fake', range(3))
-    given = write_frames(tmp_path / 'input', range(4 if change == 'names' else 3))
+    count = 1 if change == 'one' else 3
+    fake = write_frames(tmp_path / 'fake', range(count))
+    given = write_frames(tmp_path / 'input', range(count + (change == 'names')))
     if change == 'sizes':
         Image.fromarray(grey(0, (8, 8))).save(fake / '001.png')
     flags = [] if change == 'no inputs' else [f'--input={given}']

@@ -1,5 +1,6 @@
 """Videos through the translate command: what is kept, what is gone on with, what is told."""
 
+import contextlib
 import sys
 from fractions import Fraction
 
@@ -8,7 +9,7 @@ import pytest
 from PIL import Image
 from translate_fixtures import random_network
 
-from cyclegan_jax import interop, translate
+from cyclegan_jax import interop, process, translate
 from cyclegan_jax.data import clips
 from cyclegan_jax.inference import Translator, video, video_files
 
@@ -227,6 +228,30 @@ def test_a_killed_translation_goes_on_after_its_parts(model, tmp_path, frames_tr
     assert run(model, clip, tmp_path / 'at_once.mp4') == 0
     for image, other in zip(pixels(result), pixels(tmp_path / 'at_once.mp4'), strict=True):
         np.testing.assert_array_equal(image, other)
+
+
+def test_parts_are_closed_by_the_clock_too(model, tmp_path, frames_translated, monkeypatch):
+    monkeypatch.setattr(video, '_PART_SECONDS', -1)
+    clip, result = make_clip(tmp_path / 'clip.mp4'), tmp_path / 'out.mp4'
+    frames_translated['countdown'] = 5
+    with pytest.raises(Killed):
+        run(model, clip, result)
+    frames_translated.update(frames=0, countdown=-1)
+    assert run(model, clip, result) == 0
+    assert frames_translated['frames'] == 1
+    assert seconds(result) == seconds(clip)
+
+
+def test_ctrl_c_would_tell_what_is_kept(model, tmp_path, frames_translated, monkeypatch):
+    messages = []
+    monkeypatch.setattr(
+        process, 'ends_at_once', lambda text: messages.append(text) or contextlib.nullcontext()
+    )
+    clip = make_clip(tmp_path / 'clip.mp4')
+    assert run(model, clip, tmp_path / 'out.mp4') == 0
+    kept = [text.split(';')[1] for text in messages if f'frames of {clip} are kept' in text]
+    assert [int(text.split()[0]) for text in kept] == [0, 0, 2, 4, 6]
+    assert messages[-1].endswith('the same command with --skip-existing goes on from there.')
 
 
 @pytest.mark.parametrize('change', ['source', 'weights', 'flag'])

@@ -16,7 +16,6 @@ SUFFIXES = ('.mp4', '.m4v', '.mov', '.mkv', '.webm', '.avi')
 _MATRICES = {1: 'ITU709', 4: 'FCC', 5: 'ITU601', 6: 'ITU601', 7: 'SMPTE240M', 9: 'BT2020'}
 _HIGH_DEFINITION = 720  # lines; from there on players take what is not tagged for ITU 709
 TELEVISION, FULL_RANGE = 1, 2  # levels from 16 to 235, or all: AVCOL_RANGE_MPEG and _JPEG
-_ATTACHED_PICTURE = 0x400  # AV_DISPOSITION_ATTACHED_PIC
 
 
 def is_clip(path: str | os.PathLike) -> bool:
@@ -45,11 +44,6 @@ def told(name: str, what: str = 'cannot be read as a video') -> Iterator:
         raise ImageError(name, f'{what} ({error.strerror})') from error
 
 
-def _is_cover(stream) -> bool:
-    """Whether it is the picture on the cover of a song."""
-    return bool(int(stream.disposition) & _ATTACHED_PICTURE)
-
-
 @contextlib.contextmanager
 def open_clip(path: str | os.PathLike) -> Iterator['Clip']:
     """Opens a video for reading.
@@ -74,7 +68,8 @@ class Clip:
     def __init__(self, name: str, container):
         self._name, self.container = name, container
         self.stream = stream = container.streams.best('video')
-        if stream is None or not stream.codec_context or _is_cover(stream):
+        cover = library(name).stream.Disposition.attached_pic  # of a song
+        if stream is None or not stream.codec_context or stream.disposition & cover:
             raise ImageError(name, 'has no moving picture')
         stream.thread_type = 'AUTO'
         self.rate = Fraction(stream.average_rate or stream.guessed_rate or 25)

@@ -38,8 +38,9 @@ def lacking(sizes: Mapping[str, Mapping[str, int]]) -> str:
     """Why frames of these sizes, {folder: {size: how many}}, cannot be scored; '' if they can."""
     if 'input' not in sizes:
         return 'needs --input, the frames that were translated'
-    alike = all(len(sizes[name]) == 1 for name in ('fake', 'input'))
-    return '' if alike and sum(sizes['fake'].values()) > 1 else 'needs frames of one size'
+    if any(len(sizes[name]) > 1 for name in ('fake', 'input')):
+        return 'needs frames of one size'
+    return '' if sum(sizes['fake'].values()) > 1 else 'needs two frames at least'
 
 
 class Flicker:
