@@ -171,7 +171,7 @@ def _translate(translator, jobs: list, args: argparse.Namespace, label: str) -> 
     from cyclegan_jax import process
     from cyclegan_jax.data import clips
     from cyclegan_jax.data.images import ImageError
-    from cyclegan_jax.errors import describe, tell
+    from cyclegan_jax.errors import describe, printable, tell
     from cyclegan_jax.inference import files, video
 
     how = {'batch_size': args.batch, 'size': args.size, 'tile': args.tile}
@@ -187,8 +187,8 @@ def _translate(translator, jobs: list, args: argparse.Namespace, label: str) -> 
         try:
             while done is not None:
                 with process.ends_at_once(
-                    f'Interrupted; {done} frames of {source} are kept: the same command with '
-                    '--skip-existing goes on from there.'
+                    f'Interrupted; {done} frames of {printable(str(source))} are kept: the same command '
+                    'with --skip-existing goes on from there.'
                 ):
                     done = next(parts, None)
         except (ImageError, OSError) as error:

@@ -138,18 +138,28 @@ def test_frames_that_come_unevenly_keep_their_times(model, tmp_path, suffix):
     np.testing.assert_allclose(seconds(result), [float(t * TICK) for t in UNEVEN], atol=0.001)
 
 
-def test_the_generator_is_that_of_pictures_and_odd_sides_stay(model, tmp_path, monkeypatch):
+def test_the_generator_is_that_of_pictures_and_odd_sides_stay(model, tmp_path, monkeypatch, capsys):
     monkeypatch.setitem(
         video_files._H264.options, 'crf', '1'
     )  # what a random generator makes is noise
     clip = make_clip(tmp_path / 'clip.mp4', size=(17, 22), sound=None)
     assert run(model, clip, tmp_path / 'out.mp4', '--batch=4') == 0
     translator = Translator.from_pretrained(model)
+    assert 'clip.mp4: 22 x 17 has an odd side' in capsys.readouterr().err
     results = pixels(tmp_path / 'out.mp4')
     assert len(results) == len(EVEN)
     for result, image in zip(results, pixels(clip), strict=True):
         assert result.shape == (17, 22, 3)
         assert np.abs(result - translator(image.astype(np.uint8)).astype(int)).mean() < 3
+
+
+def test_odd_sides_are_usual_in_webm(model, tmp_path, capsys):
+    clip = make_clip(tmp_path / 'clip.mkv', size=(17, 22), sound=None)
+    assert run(model, clip, tmp_path / 'out.webm') == 0
+    assert 'odd' not in capsys.readouterr().err
+    with clips.open_clip(tmp_path / 'out.webm') as result:
+        assert result.stream.codec_context.pix_fmt == 'yuv420p'
+        assert next(result.frames())[1].shape == (17, 22, 3)
 
 
 def test_size_and_tile_are_those_of_pictures(model, tmp_path):

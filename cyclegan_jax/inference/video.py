@@ -61,7 +61,7 @@ def translate_clip(
     kind = video_files.format_of(target)
     options = {'batch_size': batch_size, 'size': size, 'tile': tile}
     with clips.open_clip(source) as clip:
-        video_files.check_sound(clip, kind, source, target)
+        video_files.check_fits(clip, kind, source, target)
         plan = _plan(translator, source, size=size, tile=tile, **how)
         folder, done = _begin(target, plan)
         with tqdm(

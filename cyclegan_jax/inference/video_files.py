@@ -31,6 +31,10 @@ class _Encoder(NamedTuple):
     options: Mapping[str, str]
     odd: bool = False
 
+    def halves(self, *sides: int) -> bool:
+        """Whether colours have half the resolution, as all players expect, for these sides."""
+        return self.odd or all(side % 2 == 0 for side in sides)
+
 
 class _Format(NamedTuple):
     """What a suffix stands for."""
@@ -76,8 +80,8 @@ def is_ours(path: Path) -> bool:
         return False
 
 
-def check_sound(clip: Clip, kind: _Format, source: Path, target: Path) -> None:
-    """Raises ImageError where the output cannot hold the sound; warns of what is left out."""
+def check_fits(clip: Clip, kind: _Format, source: Path, target: Path) -> None:
+    """Raises ImageError where the output cannot hold the sound; warns of what becomes different."""
     with told(str(target)) as av, av.open(io.BytesIO(), 'w', format=kind.container) as empty:
         held = empty.supported_codecs
     for sound in clip.container.streams.audio:
@@ -89,6 +93,15 @@ def check_sound(clip: Clip, kind: _Format, source: Path, target: Path) -> None:
             )
     if clip.container.streams.subtitles:
         logging.warning('%s: subtitles are left out', source)
+    context = clip.stream.codec_context
+    if not kind.encoder.halves(context.height, context.width):
+        logging.warning(
+            '%s: %d x %d has an odd side, so colours are written as yuv444p, which some players do '
+            'not show; --format=webm has no such limit',
+            source,
+            context.width,
+            context.height,
+        )
 
 
 @contextlib.contextmanager
@@ -123,9 +136,7 @@ def _add_video(container, clip: Clip, kind: _Format, shape: tuple[int, ...]):
     source, encoder = clip.stream.codec_context, kind.encoder
     stream = container.add_stream(encoder.codec, rate=clip.rate, options=dict(encoder.options))
     stream.height, stream.width = shape[:2]
-    # Encoders of H.264 have colours of half the resolution for even sides only.
-    half = encoder.odd or (stream.height % 2 == stream.width % 2 == 0)
-    stream.pix_fmt = 'yuv420p' if half else 'yuv444p'
+    stream.pix_fmt = 'yuv420p' if encoder.halves(*shape[:2]) else 'yuv444p'
     context = stream.codec_context
     context.time_base = stream.time_base = clip.time_base
     context.color_range = clips.TELEVISION
