@@ -183,12 +183,12 @@ def _translate(translator, jobs: list, args: argparse.Namespace, label: str) -> 
     for source, target in videos:
         computed = {'runtime': args.runtime, 'dtype': args.dtype}
         parts = video.translate_clip(translator, source, target, label=label, how=computed, **how)
-        done = 0
+        done, name = 0, printable(str(source))
         try:
             while done is not None:
                 with process.ends_at_once(
-                    f'Interrupted; {done} frames of {printable(str(source))} are kept: the same command '
-                    'with --skip-existing goes on from there.'
+                    f'Interrupted; {done} frames of {name} are kept: the same command with '
+                    '--skip-existing goes on from there.'
                 ):
                     done = next(parts, None)
         except (ImageError, OSError) as error:
