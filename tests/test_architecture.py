@@ -27,6 +27,7 @@ DOORS = {
     'fsspec': ('storage.py',),
     'etils': ('storage.py',),
     'tensorstore': ('bucket.py',),
+    'av': ('data/clips.py',),
     'onnx': ('inference/onnx_graph.py',),
     'onnxruntime': ('inference/runtimes.py', 'evaluation/feature_network.py'),  # ours, any other
     'openvino': ('inference/runtimes.py',),
