@@ -43,7 +43,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     add('--overwrite', action='store_true', help='into a folder that holds images already')
 
     add = parser.add_argument_group('two folders of pictures').add_argument
-    add('--fake', type=local_name, metavar='DIR', help='translations')
+    add(
+        '--fake',
+        type=local_name,
+        metavar='DIR',
+        help='translations; a video counts as a folder of its frames',
+    )
     add(
         '--real', type=local_name, metavar='DIR|FILE.npz', help='real pictures of the target domain'
     )
@@ -53,7 +58,12 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         metavar='DIR',
         help='more of them, for the floor (default: halves of --real)',
     )
-    add('--input', type=local_name, metavar='DIR', help='what was translated, for the ceiling')
+    add(
+        '--input',
+        type=local_name,
+        metavar='DIR',
+        help='what was translated, for the ceiling and flicker',
+    )
     add(
         '--truth',
         type=local_name,
@@ -196,15 +206,18 @@ def _results(args: argparse.Namespace) -> Iterator[tuple[dict, list[str], str | 
         )
         yield found, [report.label_table(found)], args.output
     elif args.fake:
-        if not args.real:
-            raise UserError('--fake=DIR wants --real=DIR, the real pictures to compare with')
+        if not args.real and not args.metrics:
+            raise UserError(
+                '--fake=DIR wants --real=DIR, the real pictures to compare with; or --metrics=NAME '
+                'that need none: flicker (--input=DIR), paired (--truth=DIR)'
+            )
         found = evaluation.evaluate_folders(
             args.fake,
             args.real,
             **chosen('other_real', 'input', 'truth', 'save_real'),
             **chosen('metrics', 'inception', 'features', 'batch_size'),
         )
-        title = printable(f'{args.fake} against {args.real}')
+        title = printable(f'{args.fake} against {args.real}' if args.real else args.fake)
         yield found, [report.table(title, found)], args.output
     else:
         if args.all_steps and args.step != 'latest':

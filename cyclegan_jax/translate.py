@@ -1,14 +1,18 @@
-"""Translates pictures with a trained generator.
+"""Translates pictures and videos with a trained generator.
 
     python -m cyclegan_jax.translate --model=runs/horse2zebra --input=photos --output=zebras
 
 Every picture comes back at its own size, in its own format and place in the folder tree, with its
 transparency, colour profile, resolution and 16 bits of grey, if it has them. A picture that cannot
 be read or written is named, the others are done, and the exit status is 1.
+
+A video keeps its size, the times of its frames and its sound. What is killed within one leaves the
+finished parts in a hidden folder beside the output; the same command goes on after them.
 """
 
 import argparse
 import sys
+from pathlib import Path
 
 from cyclegan_jax.arguments import (
     add_runtime,
@@ -52,9 +56,15 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         required=True,
         type=local_name,
         metavar='FILE|DIR|GLOB',
-        help='pictures; quote a GLOB',
+        help='pictures and videos; quote a GLOB',
     )
-    add('--output', required=True, metavar='DIR', type=local_path)
+    add(
+        '--output',
+        required=True,
+        metavar='DIR|FILE.mp4',
+        type=local_path,
+        help='a folder; of one video it may be the file',
+    )
     add(
         '--size',
         type=image_size,
@@ -68,7 +78,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         help='translate larger pictures in overlapping tiles of N x N pixels, to save memory',
     )
     add('--batch', type=positive, default=1, metavar='N', help='pictures of one size at a time')
-    add('--format', metavar='png|jpg|...', help="default: each picture's own")
+    add('--format', metavar='png|jpg|mp4|...', help="default: each picture's own")
     add(
         '--colour',
         choices=('keep', 'model'),
@@ -104,10 +114,12 @@ def main(argv: list[str] | None = None) -> int:
 def translate_pictures(args: argparse.Namespace) -> int:
     """Returns the exit status."""
     # Imported here, so that --help is answered at once.
+    from cyclegan_jax.data import clips
     from cyclegan_jax.errors import UserError, printable
     from cyclegan_jax.inference import files
 
-    if args.output.exists() and not args.output.is_dir():
+    one_clip = clips.is_clip(args.output) and not args.output.is_dir()
+    if args.output.exists() and not args.output.is_dir() and not one_clip:
         raise UserError(f'--output={args.output} is a file; name a folder.')
     translators = files.load_translators(
         args.model,
@@ -118,12 +130,20 @@ def translate_pictures(args: argparse.Namespace) -> int:
         dtype=args.dtype,
     )
     photographs = all(translator.photographs for translator in translators.values())
-    suffixes = files.pictures.SUFFIXES if photographs else files.value_files.SUFFIXES
+    suffixes = files.SUFFIXES if photographs else files.value_files.SUFFIXES
     images = files.find_images(args.input, args.output, suffixes)
+    output = args.output
+    if one_clip:
+        if len(images) > 1 or not clips.is_clip(images[0][0]) or args.format or args.direction[1:]:
+            raise UserError(
+                f'--output={output} is a video: that is for one video, in one --direction, without '
+                '--format; name a folder.'
+            )
+        images, output = [(images[0][0], Path(output.name))], output.parent
     jobs = {
         direction: files.make_jobs(
             images,
-            args.output / direction if len(translators) > 1 else args.output,
+            output / direction if len(translators) > 1 else output,
             suffix=args.format and f'.{args.format.lstrip(".")}',
             skip_existing=args.skip_existing,
             overwrite=args.overwrite,
@@ -132,23 +152,47 @@ def translate_pictures(args: argparse.Namespace) -> int:
         for direction, translator in translators.items()
     }
     failed = sum(
-        files.translate_files(
-            translator,
-            jobs[direction],
-            batch_size=args.batch,
-            size=args.size,
-            tile=args.tile,
-            colour=args.colour,
-            label=direction,
-        )
+        _translate(translator, jobs[direction], args, direction)
         for direction, translator in translators.items()
     )
     planned = sum(map(len, jobs.values()))
     there = len(images) * len(translators) - planned
     skipped = f'; {there} were there already' if there else ''
-    written = f'Wrote {planned - failed} of {planned} pictures to {args.output}{skipped}.'
+    what = 'videos' if all(clips.is_clip(source) for source, _ in images) else 'pictures'
+    written = f'Wrote {planned - failed} of {planned} {what} to {args.output}{skipped}.'
     print(printable(written))
     return 1 if failed else 0
+
+
+def _translate(translator, jobs: list, args: argparse.Namespace, label: str) -> int:
+    """Translates pictures, then videos; returns how many could not be."""
+    from cyclegan_jax import process
+    from cyclegan_jax.data import clips
+    from cyclegan_jax.data.images import ImageError
+    from cyclegan_jax.errors import describe, printable, tell
+    from cyclegan_jax.inference import files, video
+
+    how = {'batch_size': args.batch, 'size': args.size, 'tile': args.tile}
+    videos = [job for job in jobs if translator.photographs and clips.is_clip(job.source)]
+    others = [job for job in jobs if job not in videos]
+    failed = 0
+    if others:
+        failed = files.translate_files(translator, others, colour=args.colour, label=label, **how)
+    for source, target in videos:
+        computed = {'runtime': args.runtime, 'dtype': args.dtype}
+        parts = video.translate_clip(translator, source, target, label=label, how=computed, **how)
+        done, name = 0, printable(str(source))
+        try:
+            while done is not None:
+                with process.ends_at_once(
+                    f'Interrupted; {done} frames of {name} are kept: the same command with '
+                    '--skip-existing goes on from there.'
+                ):
+                    done = next(parts, None)
+        except (ImageError, OSError) as error:
+            failed += 1
+            tell(f'error: {describe(error)}')
+    return failed
 
 
 if __name__ == '__main__':

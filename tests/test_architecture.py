@@ -27,9 +27,12 @@ DOORS = {
     'fsspec': ('storage.py',),
     'etils': ('storage.py',),
     'tensorstore': ('bucket.py',),
+    'av': ('data/clips.py',),
     'onnx': ('inference/onnx_graph.py',),
     'onnxruntime': ('inference/runtimes.py', 'evaluation/feature_network.py'),  # ours, any other
     'openvino': ('inference/runtimes.py',),
+    'gradio': ('inference/demo_page.py',),
+    'starlette': ('inference/demo_page.py',),
     'fcntl': (),  # neither is there on Windows; what replaces them are portalocker and psutil
     'resource': ('process.py',),
     'tensorflow': (),
@@ -69,7 +72,7 @@ ROOMS = {
     'interop': {'networks', 'checkpoint'},
     'checks': {'data', 'networks', 'sharding'},
     'program': {'checks', 'networks', 'sharding', 'train_state', 'train_step'},
-    'inference': {'interop', 'data', 'networks', 'sharding'},
+    'inference': {'interop', 'data', 'networks', 'sharding', 'arguments'},
     'evaluation': {
         'checkpoint',
         'data',

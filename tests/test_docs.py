@@ -32,7 +32,8 @@ TEXTS = {'README.md': (ROOT / 'README.md').read_text()} | {
 }
 TESTED_ELSEWHERE = {'extending.md': 'test_extending.py'}
 INSTALLS = ('pip install ', 'python3 -m venv ')  # that is what the tests run on
-NEEDS = {  # extras, and a module of each
+NEEDS = {
+    'video': 'av',  # extras, and a module of each
     'export': 'flatbuffers',
     'onnxruntime': 'onnxruntime',
     'openvino': 'openvino',
@@ -229,3 +230,18 @@ def make_pictures(text: str, folder: Path) -> None:
             Image.fromarray(pixels).save(folder / path / f'{number}_{path.name[-1]}.png')
     for name in re.findall(r'photos/(\w+\.png)', text):
         shutil.copy(folder / 'photos' / '0_s.png', folder / 'photos' / name)
+    if 'clip.mp4' in text:
+        make_clip(folder / 'clip.mp4')
+
+
+def make_clip(path: Path) -> None:
+    import av
+
+    random = np.random.default_rng(0)
+    with av.open(str(path), 'w') as container:
+        stream = container.add_stream('libx264', rate=25)
+        stream.width, stream.height, stream.pix_fmt = 32, 32, 'yuv420p'
+        for _ in range(3):
+            pixels = random.integers(0, 256, (32, 32, 3), np.uint8)
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format='rgb24')))
+        container.mux(stream.encode())

@@ -13,6 +13,7 @@ import pytest
 from translate_fixtures import RESNET, picture, random_network
 
 from cyclegan_jax import interop, translate
+from cyclegan_jax.data import images
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import Translator, onnx_graph, runtimes
 
@@ -65,6 +66,7 @@ def test_pictures_are_the_same_within_a_level(runtime, network, translator):
 
 @pytest.mark.parametrize('runtime', OTHERS)
 def test_tiles_are_normalised_by_themselves_and_this_is_told(runtime, network, caplog):
+    images._noted.clear()
     given = picture('RGB', (45, 30))
     found = other(runtime, network)
     assert found(given, tile=48).size == given.size and not caplog.records  # one tile

@@ -9,11 +9,12 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
-from cyclegan_jax.data import images, synthetic
+from cyclegan_jax.data import clips, images, synthetic
 from cyclegan_jax.data.sources import Folder
 from cyclegan_jax.errors import UserError, check_at_least, check_choice
 from cyclegan_jax.evaluation import (
     feature_network,
+    frames,
     inception_weights,
     labels,
     paired,
@@ -28,7 +29,7 @@ PathLike = str | os.PathLike
 
 def evaluate_folders(
     fake: PathLike,
-    real: PathLike,
+    real: PathLike | None = None,
     *,
     other_real: PathLike | None = None,
     input: PathLike | None = None,
@@ -39,11 +40,12 @@ def evaluate_folders(
     batch_size: int = 16,
     save_real: PathLike | None = None,
 ) -> dict:
-    """Scores the pictures of a folder against those of another.
+    """Scores the pictures of a folder against those of another. A video is a folder of its frames.
 
     Args:
       fake: translations.
-      real: real pictures of the target domain, or a file that `save_real` has made of them.
+      real: real pictures of the target domain, or a file that `save_real` has made of them; needed
+        by distances.
       other_real: more of them, for the floor (by default of halves of `real`).
       input: what was translated, for the ceiling.
       truth: the right translations.
@@ -69,19 +71,24 @@ def evaluate_folders(
         for name, path in paths.items()
         if path and not (name == 'real' and Path(path).suffix == '.npz')
     }
-    known = None if 'real' in folders else load_features(real, weights.sha256)
+    if any(scores.FRAMES in metric.needs for metric in wanted):
+        folders = {name: frames.Numbered(folder) for name, folder in folders.items()}
+    known = load_features(real, weights.sha256) if real and 'real' not in folders else None
     sizes = {name: _sizes(folder) for name, folder in folders.items()}
     one_size = len(set().union(*sizes.values())) == 1
     reasons = {
         scores.WEIGHTS: weights.missing,
         scores.ONE_SIZE: '' if one_size else 'needs pictures of one size',
-        scores.REAL: '' if known is None else 'needs the pictures of --real',
+        scores.REAL: '' if 'real' in folders else 'needs the pictures of --real',
+        scores.FRAMES: frames.lacking(sizes),
         scores.TRUTH: '' if 'truth' in folders else 'needs --truth',
         scores.CLASSES: 'needs --predictions',
         scores.CYCLE: 'needs --workdir',
     }
     left_out = scores.lacking(wanted, reasons)
     for metric in wanted:
+        if not real and metric.features:
+            left_out[metric.name] = 'needs --real'
         if known is not None and metric.features and metric.features.name not in known:
             left_out[metric.name] = 'not in the file of --real'
     scores.check_some(wanted, left_out)
@@ -92,7 +99,7 @@ def evaluate_folders(
         Extractor(weights.params, batch_size),
         computed,
         count=len(fake_pictures),
-        real=known or folders['real'],
+        real=known or folders.get('real', ()),
         inputs=_partners(folders, 'input'),
         truth=_partners(folders, 'truth'),
         other=folders.get('other_real'),
@@ -110,7 +117,11 @@ def evaluate_folders(
         }
         for name, folder in folders.items()
     }
-    protocol = {'real': str(real), 'folders': described, 'scored_files': _names(fake_pictures)}
+    protocol = {
+        'real': real and str(real),
+        'folders': described,
+        'scored_files': _names(fake_pictures),
+    }
     protocol |= report.protocol(computed, weights.sha256)
     return recorded | {'not_computed': left_out, 'protocol': protocol}
 
@@ -257,13 +268,15 @@ def _partners(folders: Mapping[str, Folder], name: str) -> View | None:
     return View(other.__getitem__, places)
 
 
-def _open(flag: str, path: PathLike) -> Folder:
-    """The pictures of a folder that a flag names.
+def _open(flag: str, path: PathLike) -> Folder | clips.Frames:
+    """The pictures of a folder, or the frames of a video, that a flag names.
 
     Raises:
       UserError: no such folder, or no picture in it.
     """
     flag = f'--{flag.replace("_", "-")}'
+    if clips.is_clip(path) and Path(path).is_file():
+        return clips.Frames(path)
     if not Path(path).is_dir():
         raise UserError(f'{flag}={path} is not a folder')
     return Folder(str(path), '', 3)
@@ -289,4 +302,6 @@ def _warnings(fake: Folder, sizes: Mapping[str, Mapping[str, int]]) -> list[str]
         found.append('pictures differ in size: how sharp they are is scored too')
     if _formats(fake).keys() & {'.jpg', '.jpeg'}:
         found.append('--fake has JPEG files, whose artefacts are scored too: write PNG')
+    if _formats(fake).keys() & set(clips.SUFFIXES):
+        found.append('--fake is a video, whose compression is scored too')
     return found

@@ -20,6 +20,7 @@ REAL = 'real pictures, not only their features'
 TRUTH = 'the right translation of each input'
 CLASSES = 'the classes that each translation should show'
 CYCLE = 'a generator for the way back'
+FRAMES = 'the frames of a video, and those that were translated'
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,7 @@ class Metric:
     directions: in which it exists.
     default: whether it is computed if none is asked for by name.
     biased: whether it grows as the sets get smaller.
+    definition: what the protocol says of it.
     """
 
     name: str
@@ -87,6 +89,7 @@ class Metric:
     directions: tuple[str, ...] = ('a2b', 'b2a')
     default: bool = True
     biased: bool = False
+    definition: str = ''
     features: Features | None = None
     distance: Callable[[np.ndarray, np.ndarray], dict[str, float]] | None = None
     measures: tuple[Callable, ...] = ()

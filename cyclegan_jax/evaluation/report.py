@@ -26,6 +26,7 @@ def protocol(metrics: Sequence[Metric], sha256: str | None) -> dict:
     return {
         'inception_sha256': sha256,
         'resize': {', '.join(names): f.resize for f, names in users.items()},
+        'definitions': {m.name: m.definition for m in metrics if m.definition},
         'features_sha256': {', '.join(names): f.sha256 for f, names in users.items() if f.sha256},
         'versions': _versions(),
     }
@@ -65,7 +66,9 @@ def table(title: str, recorded: Mapping) -> str:
         against = beside[score.name]
         cells = [_text(score, against[name]) if name in against else '' for name in columns]
         rows.append([score.name + unit, value + spread, score.better, *cells])
-    counts = f'{recorded["images"]} images against {recorded["real_images"]} real ones'
+    counts = f'{recorded["images"]} images'
+    if recorded['real_images']:
+        counts += f' against {recorded["real_images"]} real ones'
     notes = [f'  note: {warning}' for warning in recorded['warnings']]
     return '\n'.join([f'{title}: {counts}', _aligned(rows), *notes])
 

@@ -9,11 +9,12 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from cyclegan_jax.errors import UserError, check_choice
-from cyclegan_jax.evaluation import distances, inception, measures, randconv
+from cyclegan_jax.evaluation import distances, frames, inception, measures, randconv
 from cyclegan_jax.evaluation.measures import Images
 from cyclegan_jax.evaluation.metric import (
     CLASSES,
     CYCLE,
+    FRAMES,
     ONE_SIZE,
     PHOTOGRAPHS,
     REAL,
@@ -143,6 +144,21 @@ METRICS = {
                 lambda d: measures.Diversity(d.real_spread) if d.real_spread else None,
                 lambda d: measures.correlation(d.inputs) if d.inputs is not None else None,
             ),
+        ),
+        Metric(
+            name='flicker',
+            scores=(Score('flicker'), Score('flicker_ratio')),  # a still picture has none
+            needs=(FRAMES,),
+            default=False,
+            definition=(
+                'mean absolute change from each frame to the next, by file name, in levels of 255 '
+                "or the data's units; flicker_ratio: as a share of the inputs' change, both in "
+                '[-1, 1]'
+            ),
+            measures=(lambda d: frames.Flicker(d.inputs, d.pixels, d.input_pixels),),
+            baselines={
+                'untranslated': lambda d: d.inputs if d.input_pixels.comparable(d.pixels) else None
+            },
         ),
     )
 }

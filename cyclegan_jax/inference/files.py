@@ -14,13 +14,15 @@ from absl import logging
 from PIL import Image
 from tqdm import tqdm
 
+from cyclegan_jax.data import clips
 from cyclegan_jax.data.images import ImageError, read_size
 from cyclegan_jax.errors import UserError, describe, printable, shortlist
-from cyclegan_jax.inference import pictures, value_files
+from cyclegan_jax.inference import pictures, value_files, video_files
 from cyclegan_jax.inference.translator import Translator
 from cyclegan_jax.interop import load_pretrained
 from cyclegan_jax.pixels import Pixels
 
+SUFFIXES = (*pictures.SUFFIXES, *clips.SUFFIXES)  # of photographs
 _THREADS = 4  # that decode and encode while the device computes
 _NO_PILLOW = ('.heic', '.heif')  # pictures of which Pillow knows nothing
 
@@ -172,7 +174,8 @@ def make_jobs(
     """Where each of `find_images` goes, below `output`.
 
     Args:
-      suffix: of the results, such as '.png'; by default each keeps its own.
+      suffix: of the results, such as '.png'; by default each keeps its own. One of pictures is for
+        pictures only, one of videos for videos.
       skip_existing: leave out what is there already.
       pixels: of the results, where they are not photographs.
       overwrite: replace it, whoever made it; otherwise only what an earlier translation made.
@@ -182,13 +185,16 @@ def make_jobs(
         is not a translation, or a suffix names no format.
     """
     jobs = {}
+    if suffix and all(clips.is_clip(source) != clips.is_clip(f'x{suffix}') for source, _ in images):
+        what = 'pictures' if clips.is_clip(images[0][0]) else 'videos'
+        raise UserError(f'--format={suffix[1:]} is for {what}; {images[0][0]} is none.')
     for source, relative in images:
-        if suffix:
+        if suffix and clips.is_clip(source) == clips.is_clip(f'x{suffix}'):
             stem = relative.name[: -len(value_files.suffix_of(relative)) or None]
             relative = relative.with_name(stem + suffix)
         target = output / relative
         if pixels is None:
-            pictures.format_of(target)
+            (video_files if clips.is_clip(source) else pictures).format_of(target)
         else:
             value_files.check_target(target, pixels)
         if target in jobs:
@@ -202,14 +208,19 @@ def make_jobs(
     existing = {target for target in jobs if _exists(target)}
     if skip_existing:
         return [job for job in jobs.values() if job.target not in existing]
-    is_ours = pictures.is_ours if pixels is None else value_files.is_ours
-    foreign = [target for target in sorted(existing) if not is_ours(target)]
+    foreign = [target for target in sorted(existing) if not _is_ours(target, pixels)]
     if foreign and not overwrite:
         raise UserError(
             f'{shortlist(foreign)} would be replaced, and may be no translation; choose another '
             '--output, or give --overwrite or --skip-existing.'
         )
     return list(jobs.values())
+
+
+def _is_ours(path: Path, pixels: Pixels | None) -> bool:
+    if pixels is not None:
+        return value_files.is_ours(path)
+    return (video_files if clips.is_clip(path) else pictures).is_ours(path)
 
 
 def _exists(path: Path) -> bool:

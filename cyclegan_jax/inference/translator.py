@@ -11,7 +11,7 @@ from absl import logging
 from PIL import Image
 
 from cyclegan_jax.data.arrays import as_stored
-from cyclegan_jax.data.images import resize
+from cyclegan_jax.data.images import note, resize
 from cyclegan_jax.errors import UserError, check_at_least, check_choice
 from cyclegan_jax.inference import pictures, runtimes
 from cyclegan_jax.inference.runtimes import half_range, through
@@ -63,7 +63,7 @@ class Translator:
         check_choice('runtime', runtime, runtimes.RUNTIMES)
         check_choice('dtype', dtype, runtimes.DTYPES)
         self.channels, self.pixels = network.channels, network.pixels
-        self.photographs = network.photographs
+        self.network, self.photographs = network, network.photographs
         self._module = make_module(network.role, network.spec, network.channels, dtype)
         self._pad, self._name = pad, name
         self._variables = {'params': network.params}
@@ -256,7 +256,7 @@ class Translator:
             copy = self._extend(small_copy(as_float, (height, width), tile)[None])
             variables = variables | self._statistics(variables, copy)
         else:
-            logging.warning("colours may drift from tile to tile; with the runtime 'jax' less")
+            note("colours may drift from tile to tile; with the runtime 'jax' less", self._name)
         bands = run_in_tiles(
             beyond_the_sides(as_float, (height, width)),
             (self._padded(height), self._padded(width)),
