@@ -3,6 +3,7 @@
 import atexit
 import os
 import shutil
+import signal
 import tempfile
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -18,5 +19,9 @@ if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers have it from the process 
     atexit.register(shutil.rmtree, cache, ignore_errors=True)
 os.environ['JAX_NUMPY_RANK_PROMOTION'] = 'raise'  # shapes that differ in length are a slip
 os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
+
+# What a shell runs in the background ignores it, and so would the processes that tests start.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ['checkpoint_state']  # fixtures of several test files
