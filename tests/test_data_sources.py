@@ -10,12 +10,17 @@ from PIL import Image
 
 from cyclegan_jax.data import synthetic
 from cyclegan_jax.data.images import ImageError
-from cyclegan_jax.data.sources import Folder, MissingSplit
+from cyclegan_jax.data.sources import Folder, MissingSplit, open_source
 from cyclegan_jax.data.sources.folder import find_duplicates
 from cyclegan_jax.data.sources.huggingface import HuggingFace
 from cyclegan_jax.data.sources.synthetic import Synthetic
 from cyclegan_jax.data.sources.tfds import Tfds
 from cyclegan_jax.errors import UserError
+from cyclegan_jax.pixels import Pixels
+
+BANDS = Pixels(channels=5, dtype='uint16', high=(65535.0,))
+DEEP = Pixels(channels=1, dtype='uint16', high=(65535.0,))
+FLOATS = Pixels(channels=1, dtype='float32', low=(-1000.0,), high=(2000.0,))
 
 
 def write_image(path, value=0, size=(6, 8)):
@@ -149,16 +154,30 @@ def test_equal_files_of_different_folders_are_found(tmp_path):
 
 @pytest.fixture(scope='module')
 def tfds_dir(tmp_path_factory):
-    """A small builder with the features and splits of cycle_gan, written without TensorFlow."""
+    """A small builder with the features and splits of cycle_gan."""
     import tensorflow_datasets as tfds
 
     root = tmp_path_factory.mktemp('tfds')
-    features = tfds.features.FeaturesDict(
-        {
-            'image': tfds.features.Image(),
-            'label': tfds.features.ClassLabel(names=['A', 'B']),
-        }
+    photos = {'trainA': range(5), 'trainB': range(100, 103)}
+    write_tfds(
+        root,
+        tfds.features.Image(),
+        **{
+            split: [io.BytesIO(png(i, (6, 8 + i % 3))) for i in numbers]
+            for split, numbers in photos.items()
+        },
+        testA=[],
+        testB=[io.BytesIO(b'<html>')],
     )
+    return str(root)
+
+
+def write_tfds(root, feature, **splits):
+    """Prepares cycle_gan/tiny without TensorFlow."""
+    import tensorflow_datasets as tfds
+
+    label = tfds.features.ClassLabel(names=['A', 'B'])
+    features = tfds.features.FeaturesDict({'image': feature, 'label': label})
     folder = root / 'cycle_gan' / 'tiny' / '3.0.0'
     folder.mkdir(parents=True)
     identity = tfds.core.DatasetIdentity(
@@ -173,13 +192,11 @@ def tfds_dir(tmp_path_factory):
         max_examples_per_shard=3,
         file_format='array_record',
     )
-    writer.initialize_splits(['trainA', 'trainB', 'testA', 'testB'])
-    for split, numbers in {'trainA': range(5), 'trainB': range(100, 103)}.items():
-        rows = [{'image': io.BytesIO(png(i, (6, 8 + i % 3))), 'label': 0} for i in numbers]
-        writer.add_examples({split: rows})
-    writer.add_examples({'testB': [{'image': io.BytesIO(b'<html>'), 'label': 1}]})
+    writer.initialize_splits(list(splits))
+    for split, images in splits.items():
+        if images:
+            writer.add_examples({split: [{'image': image, 'label': 0} for image in images]})
     writer.close_all()
-    return str(root)
 
 
 def test_tfds_reads_a_prepared_builder(tfds_dir):
@@ -197,6 +214,29 @@ def test_tfds_reads_a_prepared_builder(tfds_dir):
     assert source.fingerprint() != other.fingerprint()
     with pytest.raises(ImageError, match=r'\[testB\]\[0\]: not an image'):
         Tfds('cycle_gan/tiny', 'testB', tfds_dir, 3)[0]
+
+
+@pytest.mark.parametrize('kind', ['tensor', 'float image'])
+def test_tfds_features_of_other_types_keep_their_values(kind, tmp_path, monkeypatch):
+    import tensorflow_datasets as tfds
+
+    if kind == 'tensor':
+        feature = tfds.features.Tensor(shape=(6, 8, 5), dtype=np.uint16)
+        stored = given = bands(3)
+        pixels = BANDS
+    else:  # kept as a PNG of its bytes
+        feature = tfds.features.Image(shape=(6, 8, 1), dtype=np.float32)
+        given = np.linspace(-1000, 2000, 48, dtype=np.float32).reshape(6, 8, 1)
+        stored, pixels = io.BytesIO(), FLOATS
+        Image.fromarray(given.view(np.uint8)).save(stored, 'PNG')
+        stored = stored.getvalue()
+        # TFDS itself needs TensorFlow to write them, not to read them.
+        monkeypatch.setattr(tfds.features.Image, 'encode_example', lambda _, encoded: encoded)
+    write_tfds(tmp_path, feature, trainA=[stored])
+    fields = {'name': 'cycle_gan/tiny', 'split': 'trainA', 'path': str(tmp_path)}
+    source = open_source('tfds', **fields, channels=pixels.channels, pixels=pixels)
+    assert source.size(0) == (6, 8) and source[0].dtype == given.dtype
+    np.testing.assert_array_equal(source[0], given)
 
 
 def test_tfds_errors_are_one_line_that_helps(tfds_dir, tmp_path):
@@ -264,6 +304,53 @@ def test_huggingface_columns_may_hold_different_numbers_of_images(huggingface_di
     assert a.fingerprint() != b.fingerprint()
 
 
+def bands(number):
+    """5 channels of 16 bits, with values that 8 bits do not have."""
+    image = np.full((6, 8, 5), 1000 + number, np.uint16)
+    return image + np.arange(5, dtype=np.uint16)
+
+
+@pytest.mark.parametrize('first', [True, False])
+def test_huggingface_columns_of_arrays_keep_their_values(first, tmp_path):
+    datasets = pytest.importorskip('datasets')
+    images = [bands(n).transpose(2, 0, 1) if first else bands(n) for n in range(3)]
+    feature = datasets.Array3D(images[0].shape, 'uint16')
+    table = {'imageA': [images[0], None, images[2]]}
+    features = datasets.Features(imageA=feature)
+    datasets.Dataset.from_dict(table, features).save_to_disk(tmp_path / 'bands')
+    fields = {'name': str(tmp_path / 'bands'), 'split': 'train', 'column': 'imageA'}
+    source = open_source('huggingface', **fields, channels=5, pixels=BANDS)
+    assert len(source) == 2 and source.size(1) == (6, 8)
+    np.testing.assert_array_equal(source[1], bands(2))
+    assert source[1].dtype == np.uint16
+    again = open_source('huggingface', **fields, channels=5, pixels=BANDS)
+    assert source.fingerprint() == again.fingerprint()
+
+
+def test_huggingface_images_of_16_bits_keep_their_values(tmp_path):
+    datasets = pytest.importorskip('datasets')
+    deep = np.arange(48, dtype=np.uint16).reshape(6, 8) + 1000
+    buffer = io.BytesIO()
+    Image.fromarray(deep).save(buffer, 'PNG')
+    features = datasets.Features(imageA=datasets.Image())
+    cells = {'imageA': [{'bytes': buffer.getvalue(), 'path': None}]}
+    datasets.Dataset.from_dict(cells, features).save_to_disk(tmp_path / 'deep')
+    fields = {'name': str(tmp_path / 'deep'), 'split': 'train', 'column': 'imageA'}
+    source = open_source('huggingface', **fields, channels=1, pixels=DEEP)
+    np.testing.assert_array_equal(source[0][..., 0], deep)
+
+
+def test_arrays_of_bytes_are_photographs_too(tmp_path):
+    datasets = pytest.importorskip('datasets')
+    photo = np.arange(6 * 8 * 3, dtype=np.uint8).reshape(6, 8, 3)
+    features = datasets.Features(imageA=datasets.Array3D((6, 8, 3), 'uint8'))
+    datasets.Dataset.from_dict({'imageA': [photo]}, features).save_to_disk(tmp_path / 'x')
+    source = open_source(
+        'huggingface', name=str(tmp_path / 'x'), split='train', column='imageA', channels=3
+    )
+    np.testing.assert_array_equal(source[0], photo)
+
+
 def test_huggingface_images_go_through_our_decoder(tmp_path):
     """Their own decoder would show 16 bits as white, and stop at a bad cell without its number."""
     datasets = pytest.importorskip('datasets')
@@ -322,8 +409,14 @@ def test_huggingface_errors_are_one_line_that_helps(huggingface_dir, monkeypatch
     splits = str(huggingface_dir / 'splits')
     for name, split, column, message, error in (
         (splits, 'trainA', 'imageA', r"no split 'trainA', only \['train', 'test'\]", MissingSplit),
-        (splits, 'train', 'image', r"no image column 'image', only \['imageA', 'imageB'\]", None),
-        (splits, 'train', 'text', "no image column 'text'", None),
+        (
+            splits,
+            'train',
+            'image',
+            r"no column of images or arrays 'image', only \['imageA', 'imageB'\]",
+            None,
+        ),
+        (splits, 'train', 'text', "no column of images or arrays 'text'", None),
         (splits, 'test', 'imageA', "column 'imageA' has no images", None),
         ('huggan/facades', 'train', 'imageA', "Couldn't reach 'huggan/facades' on the Hub", None),
         ('', 'train', 'imageA', r'data\.name', None),

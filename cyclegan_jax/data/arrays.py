@@ -20,6 +20,8 @@ from cyclegan_jax.data.images import ImageError, PathOrBytes
 from cyclegan_jax.errors import UserError, shortlist
 from cyclegan_jax.pixels import Pixels
 
+Stored = PathOrBytes | np.ndarray  # a file, its bytes, or the values themselves
+
 SUFFIXES = ('.npy', '.npz', '.nii', '.nii.gz', '.dcm')  # that no program shows as a picture
 _EXACT = 2**24  # up to here float32 has every whole number
 _SAMPLED = 4096  # pixels of a picture that percentiles are taken of
@@ -42,13 +44,16 @@ class Contents(NamedTuple):
 
 
 @contextmanager
-def open_contents(source: PathOrBytes, name: str) -> Iterator[Contents]:
-    """The contents of a file, of which only the header is read yet.
+def open_contents(source: Stored, name: str) -> Iterator[Contents]:
+    """The contents of a file, of which only the header is read yet; values are as they are.
 
     Raises:
       ImageError: it is not a file of values, or cannot be read.
       UserError: a library is not installed.
     """
+    if isinstance(source, np.ndarray):
+        yield Contents(source.shape, lambda: source)
+        return
     with images.open_file(source, name) as file:
         start = file.read(348)
         file.seek(0)
@@ -59,7 +64,7 @@ def open_contents(source: PathOrBytes, name: str) -> Iterator[Contents]:
         yield _pillow(file, name, start)
 
 
-def read_stack(source: PathOrBytes, pixels: Pixels, name: str) -> np.ndarray:
+def read_stack(source: Stored, pixels: Pixels, name: str) -> np.ndarray:
     """All pictures of a file, (n, height, width, channels), of the file's own type.
 
     Raises:
@@ -79,7 +84,7 @@ def stack_of(contents: Contents, pixels: Pixels, name: str) -> np.ndarray:
     return _arranged(values, pixels, name)
 
 
-def stack_shape(source: PathOrBytes, pixels: Pixels, name: str) -> tuple[int, int, int]:
+def stack_shape(source: Stored, pixels: Pixels, name: str) -> tuple[int, int, int]:
     """(n, height, width) of what `read_stack` returns, from the header alone."""
     with open_contents(source, name) as contents:
         return _checked(contents.shape, pixels, name)[:3]

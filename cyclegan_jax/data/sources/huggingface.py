@@ -11,7 +11,7 @@ from cyclegan_jax.errors import UserError, describe
 
 
 class HuggingFace(Source):
-    """One image column of one split of a data set.
+    """One column of one split of a data set: of images, or of arrays of two axes or three.
 
     Empty cells are skipped, so that columns of one table may hold different numbers of images.
     """
@@ -37,20 +37,27 @@ class HuggingFace(Source):
                 'and the like.'
             )
         features = tables[split].features
-        found = [c for c in features if isinstance(features[c], datasets.Image)]
+        found = [c for c in features if _is_image(features[c])]
         if column not in found:
             raise UserError(
-                f'data set {name} has no image column {column!r}, only {found}; set '
+                f'data set {name} has no column of images or arrays {column!r}, only {found}; set '
                 'data.column_a and data.column_b.'
             )
         table = tables[split].select_columns(column)
-        self._table = table.cast_column(column, datasets.Image(decode=False))
-        cells = self._table.with_format('arrow')[:][column]
+        self.encoded = isinstance(features[column], datasets.Image)
+        if self.encoded:
+            table = table.cast_column(column, datasets.Image(decode=False))
+        cells = table.with_format('arrow')[:][column]
         self._rows = np.flatnonzero(cells.is_valid())
         if not len(self._rows):
             raise UserError(f'data set {name}, split {split!r}: column {column!r} has no images.')
-        stored = pyarrow.compute.struct_field(cells, 'bytes')
-        self._bytes_stored = pyarrow.compute.binary_length(stored).to_pylist()
+        if self.encoded:
+            stored = pyarrow.compute.struct_field(cells, 'bytes')
+            self._stored_sizes = pyarrow.compute.binary_length(stored).to_pylist()
+        else:
+            self._stored_sizes = [str(features[column]), *self._rows.tolist()]
+            self._dtype = features[column].dtype
+        self._table = table if self.encoded else table.with_format('numpy')
         self._column, self.channels = column, channels
         self._title, self._homes = f'{name}[{split}][{column}]', _homes(name)
 
@@ -61,10 +68,12 @@ class HuggingFace(Source):
         return f'{self._title}[{self._rows[index]}]'
 
     def fingerprint(self) -> str:
-        return digest('huggingface', self._title, self._bytes_stored)
+        return digest('huggingface', self._title, self._stored_sizes)
 
-    def stored(self, index: int) -> bytes | Path:
+    def stored(self, index: int) -> bytes | Path | np.ndarray:
         cell = self._table[int(self._rows[index])][self._column]
+        if not self.encoded:
+            return cell.astype(self._dtype)  # all whole numbers come as int64
         if cell['bytes'] is not None:
             return cell['bytes']
         if not cell['path']:
@@ -76,6 +85,13 @@ class HuggingFace(Source):
                 self.name(index), f'it names the file {path}, which is no part of the data set'
             )
         return path
+
+
+def _is_image(feature) -> bool:
+    import datasets
+
+    arrays = datasets.Array2D, datasets.Array3D, datasets.Array4D
+    return isinstance(feature, (datasets.Image, *arrays))
 
 
 def _homes(name: str) -> list[Path]:

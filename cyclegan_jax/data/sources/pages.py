@@ -6,7 +6,8 @@ from itertools import accumulate
 
 import numpy as np
 
-from cyclegan_jax.data.images import ImageError, PathOrBytes
+from cyclegan_jax.data.arrays import Stored
+from cyclegan_jax.data.images import ImageError
 from cyclegan_jax.data.sources.source import Source, digest
 
 _KEPT = 4  # decoded files: threads read the pages of one after the other
@@ -32,7 +33,7 @@ class Pages(Source):
     def fingerprint(self) -> str:
         return digest('pages', self._source.fingerprint(), self._first)
 
-    def stored(self, index: int) -> PathOrBytes:
+    def stored(self, index: int) -> Stored:
         return self._source.stored(self._place(index)[0])
 
     def __getitem__(self, index: int) -> np.ndarray:

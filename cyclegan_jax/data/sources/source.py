@@ -25,12 +25,14 @@ class Source:
     `fingerprint` and `stored`, or `__getitem__` and `size` if its images are not encoded.
 
     channels: of the images that it gives.
+    encoded: each is a file of some format, or its bytes; else `stored` gives an array.
     pixels: of the domain, set by `open_source`.
     files: sizes in bytes by path, if each image is a file of its own.
     scenes: images of one number show one scene in all sources where this is equal, and not None.
     """
 
     channels: int
+    encoded: bool = True
     pixels: Pixels = PHOTOGRAPHS
     files: Mapping[Path, int] = MappingProxyType({})
     scenes: Hashable = None
@@ -46,7 +48,7 @@ class Source:
         """The same only for the same set of images, judged by names and stored sizes."""
         raise NotImplementedError
 
-    def stored(self, index: int) -> images.PathOrBytes:
+    def stored(self, index: int) -> arrays.Stored:
         """The encoded image. It is decoded here, by rules that the libraries' own decoders lack."""
         raise NotImplementedError
 
@@ -74,9 +76,10 @@ class Source:
         return arrays.stack_shape(self._stored(index), self.pixels, self.name(index))
 
     def _is_photograph(self, index: int) -> bool:
-        return self.pixels.as_pillow and not self.name(index).lower().endswith(arrays.SUFFIXES)
+        is_array = not self.encoded or self.name(index).lower().endswith(arrays.SUFFIXES)
+        return self.pixels.as_pillow and not is_array
 
-    def _stored(self, index: int) -> images.PathOrBytes:
+    def _stored(self, index: int) -> arrays.Stored:
         try:
             return self.stored(index)
         except (UserError, MemoryError):

@@ -1,11 +1,17 @@
 """TFDS builders, read without TensorFlow."""
 
+import numpy as np
+
 from cyclegan_jax.data.sources.source import MissingSplit, Source, digest
 from cyclegan_jax.errors import UserError, describe
 
 
 class Tfds(Source):
-    """A split, a slice or a sum of them ('trainA[:50%]+trainB') of a prepared builder of images."""
+    """A split, a slice or a sum of them ('trainA[:50%]+trainB') of a prepared builder of images.
+
+    Its feature 'image' is an Image of any type, or a Tensor: (height, width), with channels first
+    or last.
+    """
 
     def __init__(self, name: str, split: str, path: str, channels: int):
         import tensorflow_datasets as tfds
@@ -33,10 +39,15 @@ class Tfds(Source):
             )
         if 'image' not in info.features:
             raise UserError(f"TFDS builder {name} has no feature 'image': {list(info.features)}.")
+        feature = info.features['image']
+        # Floats are kept as PNG of their bytes, which TFDS alone knows.
+        self.encoded = isinstance(feature, tfds.features.Image) and feature.np_dtype in (
+            np.uint8,
+            np.uint16,
+        )
+        decoders = {'image': tfds.decode.SkipDecoding()} if self.encoded else None
         try:
-            self._records = builder.as_data_source(
-                split, decoders={'image': tfds.decode.SkipDecoding()}
-            )
+            self._records = builder.as_data_source(split, decoders=decoders)
         except NotImplementedError as error:
             raise UserError(
                 f'TFDS builder {name} in {builder.data_dir} is stored as {info.file_format.value}, '
@@ -56,5 +67,5 @@ class Tfds(Source):
     def fingerprint(self) -> str:
         return digest('tfds', self._title, len(self))
 
-    def stored(self, index: int) -> bytes:
+    def stored(self, index: int) -> bytes | np.ndarray:
         return self._records[index]['image']
