@@ -173,29 +173,54 @@ def test_nothing_is_asked_of_others_and_nothing_is_refused(page):
     assert [entry for entry in page.log if 'No available adapters' not in entry] == []
 
 
-def test_a_picture_that_is_dropped(page, tmp_path):
+def test_a_picture_that_is_dropped(page, model, tmp_path):
     picture().save(tmp_path / 'dropped.png')
     content = base64.b64encode((tmp_path / 'dropped.png').read_bytes()).decode()
     forget(page)
-    page.run(f"""(() => {{
+    prevented = page.run(f"""['dragover', 'drop'].map((kind) => {{
         const bytes = Uint8Array.from(atob('{content}'), (c) => c.charCodeAt(0));
         const dataTransfer = new DataTransfer();
         dataTransfer.items.add(new File([bytes], 'dropped.png', {{type: 'image/png'}}));
-        const event = new DragEvent('drop', {{dataTransfer, bubbles: true, cancelable: true}});
-        document.querySelector('main').dispatchEvent(event);
-    }})()""")
-    assert page.wait(DONE) == 'done'
-    assert page.run("document.querySelector('#save').download") == 'dropped_a2b.png'
+        const event = new DragEvent(kind, {{dataTransfer, bubbles: true, cancelable: true}});
+        return !document.querySelector('main').dispatchEvent(event);
+    }})""")
+    assert prevented == [True, True]  # else the browser opens the picture in place of the page
+    assert not page.run("document.querySelector('#drop').classList.contains('over')")
+    assert page.wait(DONE, 20) == 'done'
+    theirs, file = saved(page, tmp_path / 'saved')
+    assert file == 'dropped_a2b.png'
+    ours = translated(model, tmp_path / 'dropped.png', 'a2b', tmp_path / 'out')
+    np.testing.assert_allclose(theirs, ours, atol=1)
 
 
 def test_the_camera(page):
     forget(page)
     page.run("document.querySelector('#camera').click()")
-    page.wait("document.querySelector('#video').videoWidth > 0")
-    page.run("document.querySelector('#shoot').click()")
-    assert page.wait(DONE) == 'done'
+    page.wait("document.querySelector('#video').videoWidth > 0", 20)
+    # A paused video keeps its frame, which the page is to take as it is.
+    page.run("""(() => {
+        const video = document.querySelector('#video');
+        video.pause();
+        window.track = video.srcObject.getTracks()[0];
+        const canvas = new OffscreenCanvas(video.videoWidth, video.videoHeight);
+        const context = canvas.getContext('2d', { willReadFrequently: true });
+        context.drawImage(video, 0, 0);
+        window.frame = context.getImageData(0, 0, canvas.width, canvas.height);
+        document.querySelector('#shoot').click();
+    })()""")
+    assert page.wait(DONE, 20) == 'done'
     assert page.run("document.querySelector('#save').download") == 'camera_a2b.png'
+    assert page.run('track.readyState') == 'ended'  # its light goes out
     assert page.run("document.querySelector('#video').srcObject === null")
+    assert page.run("document.querySelector('#viewfinder').hidden")
+    difference = page.run("""(() => {
+        const { width, height, data } = frame;
+        const before = document.querySelector('#before');
+        if (before.width !== width || before.height !== height) return 'size';
+        const seen = before.getContext('2d').getImageData(0, 0, width, height).data;
+        return data.reduce((most, value, i) => Math.max(most, Math.abs(value - seen[i])), 0);
+    })()""")
+    assert difference <= 1
 
 
 def test_it_can_be_used_with_the_keyboard(page, tmp_path):
