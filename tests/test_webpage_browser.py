@@ -223,6 +223,23 @@ def test_the_camera(page):
     assert difference <= 1
 
 
+def test_no_camera_stays_on(page, tmp_path):
+    """When it is asked for twice, or another picture is chosen while it is open."""
+    show = "document.querySelector('#camera').click()"
+    page.run(show)
+    page.wait("document.querySelector('#video').videoWidth > 0", 20)
+    page.run("window.first = document.querySelector('#video').srcObject.getTracks()[0]")
+    page.run(show)
+    page.wait("first.readyState === 'ended'", 20)
+    second = "document.querySelector('#video').srcObject?.getTracks()[0]"
+    page.wait(f'!!{second}', 20)
+    page.run(f'window.second = {second}')
+    picture().save(tmp_path / 'x.png')
+    assert give(page, tmp_path / 'x.png') == 'done'
+    assert page.run('second.readyState') == 'ended'
+    assert page.run("document.querySelector('#viewfinder').hidden")
+
+
 def test_it_can_be_used_with_the_keyboard(page, tmp_path):
     picture().save(tmp_path / 'x.png')
     assert give(page, tmp_path / 'x.png') == 'done'

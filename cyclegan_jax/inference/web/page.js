@@ -53,7 +53,9 @@ if (navigator.mediaDevices) $('camera').hidden = false; // they need https, or t
 $('camera').onclick = async () => {
   try {
     const video = { facingMode: 'environment', width: { ideal: 1280 } };
-    stream = await navigator.mediaDevices.getUserMedia({ video });
+    const opened = await navigator.mediaDevices.getUserMedia({ video });
+    closeCamera(); // which may be open already
+    stream = opened;
   } catch (error) {
     return fail(`The camera cannot be used: ${error.message}.`);
   }
@@ -79,6 +81,7 @@ function closeCamera() {
 
 async function take(blob, name) {
   stop();
+  if (stream) closeCamera();
   tell(`Reading ${name}.`);
   const number = job;
   let bitmap;
