@@ -74,11 +74,13 @@ def assert_same_run(one, other):
     """Losses and parameters agree, up to the order in which sums are taken.
 
     The bound for a parameter is a quarter of one update: where a sum's last digit decides the sign
-    of an almost zero difference, the L1 losses' gradients jump.
+    of an almost zero difference, the L1 losses' gradients jump. So do their norms once Adam has made
+    whole updates of such signs: 3e-7, 1e-5 and 3e-3 after one, two and three, on one processor.
     """
-    for got, wanted in zip(one[1], other[1], strict=True):
+    for number, (got, wanted) in enumerate(zip(one[1], other[1], strict=True)):
         for name in wanted:
-            np.testing.assert_allclose(got[name], wanted[name], rtol=1e-3, err_msg=name)
+            rtol = 1e-2 if number > 1 and name.startswith('gradient_norm') else 1e-3
+            np.testing.assert_allclose(got[name], wanted[name], rtol=rtol, err_msg=name)
     params = lambda states: (states[-1].generators, states[-1].discriminators)
     for (path, x), y in zip(
         jax.tree.leaves_with_path(params(one[0])), jax.tree.leaves(params(other[0])), strict=True
