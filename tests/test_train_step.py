@@ -73,19 +73,25 @@ def sharded():
 def assert_same_run(one, other):
     """Losses and parameters agree, up to the order in which sums are taken.
 
-    The bound for a parameter is a quarter of one update: where a sum's last digit decides the sign
-    of an almost zero difference, the L1 losses' gradients jump. So do their norms once Adam has made
-    whole updates of such signs: 3e-7, 1e-5 and 3e-3 after one, two and three, on one processor.
+    Where a sum's last digit decides the sign of an almost zero difference, the L1 losses' gradients
+    jump, and Adam makes a whole update of it. On one processor that was one difference of all
+    after two updates: norms of gradients were off by 3e-7, 1e-5 and 3e-3, and 19 of 23,360
+    parameters by more than a quarter of an update, none by two.
     """
     for number, (got, wanted) in enumerate(zip(one[1], other[1], strict=True)):
         for name in wanted:
             rtol = 1e-2 if number > 1 and name.startswith('gradient_norm') else 1e-3
             np.testing.assert_allclose(got[name], wanted[name], rtol=rtol, err_msg=name)
-    params = lambda states: (states[-1].generators, states[-1].discriminators)
-    for (path, x), y in zip(
-        jax.tree.leaves_with_path(params(one[0])), jax.tree.leaves(params(other[0])), strict=True
-    ):
-        np.testing.assert_allclose(x, y, atol=5e-5, err_msg=jax.tree_util.keystr(path))
+    differences = jax.tree.map(
+        lambda x, y: np.abs(np.asarray(x) - np.asarray(y)).ravel(), *map(parameters, (one, other))
+    )
+    for path, difference in jax.tree.leaves_with_path(differences):
+        assert difference.max() <= 4e-4, jax.tree_util.keystr(path)
+    assert np.mean(np.concatenate(jax.tree.leaves(differences)) > 5e-5) <= 0.002
+
+
+def parameters(run):
+    return run[0][-1].generators, run[0][-1].discriminators
 
 
 def test_golden_losses(baseline):
