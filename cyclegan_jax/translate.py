@@ -130,6 +130,11 @@ def translate_pictures(args: argparse.Namespace) -> int:
         dtype=args.dtype,
     )
     photographs = all(translator.photographs for translator in translators.values())
+    if args.colour != 'keep' and not photographs:
+        raise UserError(
+            f'--colour={args.colour} is of photographs, which {args.model} does not map; leave it '
+            'out.'
+        )
     suffixes = files.SUFFIXES if photographs else files.value_files.SUFFIXES
     images = files.find_images(args.input, args.output, suffixes)
     output = args.output

@@ -113,6 +113,23 @@ def test_tiff_of_any_type_and_channels(dtype):
         assert arrays.stack_shape(file.getvalue(), pixels, 'x') == (1, 4, 6)
 
 
+@pytest.mark.parametrize(
+    'how',
+    [
+        {'bigtiff': True},
+        *({'compression': name} for name in ('deflate', 'lzw', 'zstd', 'packbits')),
+    ],
+    ids=str,
+)
+def test_tiff_of_any_size_and_compression_with_slices(how):
+    tifffile = pytest.importorskip('tifffile')
+    values = np.random.default_rng(0).integers(0, 65535, (3, 8, 6)).astype(np.uint16)
+    file = io.BytesIO()
+    tifffile.imwrite(file, values, photometric='minisblack', **how)
+    pixels = make_pixels('a', channels=1, dtype='uint16', pages='pictures')
+    np.testing.assert_array_equal(arrays.read_stack(file.getvalue(), pixels, 'x')[..., 0], values)
+
+
 def test_png_keeps_its_16_bits():
     imagecodecs = pytest.importorskip('imagecodecs')
     for channels in (1, 3):
@@ -215,7 +232,10 @@ def test_a_run_from_five_channels_to_one_is_scored_exported_and_translates(tmp_p
     np.testing.assert_allclose(np.load(tmp_path / 'to' / 'x.npy'), output, atol=1e-6)
     with pytest.raises(UserError, match='not Pillow images'):
         translator(Image.new('RGB', (16, 16)))
+    assert translate.main([*call, '--colour=model']) == 2
+    assert '--colour=model is of photographs' in capsys.readouterr().err
     [found] = evaluate_run(workdir, metrics='paired')
+    assert found['protocol']['identity_weight'] == 0  # though the config has 5
     assert found['a2b']['scores']['psnr'] == pytest.approx(scored['evaluation/psnr/a2b'], rel=1e-4)
 
 
@@ -244,6 +264,48 @@ def test_files_of_values_come_back_with_their_place_in_space(tmp_path):
     assert files.translate_files(translator, [job], tile=16, size=32) == 0
     with pytest.raises(UserError, match='choose --format=tif'):
         value_files.check_target(tmp_path / 'x.png', ends[1])
+
+
+def test_slices_of_a_file_are_translated_into_one_in_their_order(tmp_path):
+    tifffile = pytest.importorskip('tifffile')
+    ends = (
+        Pixels(channels=1, dtype='uint16', high=(65535,), pages='pictures'),
+        Pixels(channels=1, dtype='float32', high=(9,)),
+    )
+    translator = Translator(random_network((1, 1))._replace(pixels=ends))
+    slices = np.random.default_rng(0).integers(0, 65535, (3, 16, 12)).astype(np.uint16)
+    tifffile.imwrite(tmp_path / 'x.tif', slices, photometric='minisblack')
+    job = files.Job(tmp_path / 'x.tif', tmp_path / 'out' / 'x.tif')
+    assert files.translate_files(translator, [job]) == 0
+    found = tifffile.imread(job.target)
+    wanted = np.stack([translator(each[..., None])[..., 0] for each in slices])
+    np.testing.assert_allclose(found, wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize(('dtype', 'empty'), [('float32', np.nan), ('uint16', 0)])
+def test_gaps_of_a_picture_are_gaps_of_its_translation(dtype, empty, tmp_path):
+    gaps = np.zeros((16, 12), bool)
+    gaps[3:5, 2] = True
+    image = np.where(gaps, np.nan, 0.5).astype(np.float32)
+    np.save(tmp_path / 'x.npy', image)
+    source = Pixels(channels=1, dtype='float32', high=(1,), not_finite='low')
+    target = Pixels(channels=1, dtype=dtype, low=(100,), high=(200,))
+    translator = Translator(random_network((1, 1))._replace(pixels=(source, target)))
+    job = files.Job(tmp_path / 'x.npy', tmp_path / 'out.npy')
+    assert files.translate_files(translator, [job]) == 0
+    found = np.load(job.target)[..., 0]
+    np.testing.assert_array_equal(found[gaps], empty)
+    assert (found[~gaps] >= 100).all()
+
+
+def test_another_runtime_gives_the_same_values():
+    pytest.importorskip('onnxruntime')
+    ends = Pixels(channels=5, dtype='uint16', high=(65535,)), Pixels(dtype='float32', high=(9,))
+    network = random_network((5, 3))._replace(pixels=ends)
+    image = np.random.default_rng(0).integers(0, 65535, (24, 20, 5)).astype(np.uint16)
+    found = Translator(network, runtime='onnxruntime')(image)
+    np.testing.assert_allclose(found, Translator(network)(image), atol=1e-4)
+    assert found.dtype == np.float32
 
 
 def test_nifti_files_keep_their_affine_and_orientation(tmp_path):
@@ -279,7 +341,13 @@ def test_npz_and_dicom_are_read(tmp_path):
     dataset.HighBit, dataset.PixelRepresentation = 15, 0
     dataset.PhotometricInterpretation = 'MONOCHROME2'
     dataset.RescaleSlope, dataset.RescaleIntercept = 2, -10
+    dataset.PixelSpacing = [0.5, 0.25]
     dataset.PixelData = values.tobytes()
     dataset.save_as(tmp_path / 'x.dcm', enforce_file_format=True)
     found = arrays.read_stack(tmp_path / 'x.dcm', pixels, 'x')
     np.testing.assert_array_equal(found[0, ..., 0], 2.0 * values - 10)
+    source = value_files.read(tmp_path / 'x.dcm', pixels)
+    value_files.write(source.images, source, tmp_path / 'x.tif')
+    with pytest.importorskip('tifffile').TiffFile(tmp_path / 'x.tif') as tiff:
+        right_and_down = tiff.pages.first.get_resolution('MILLIMETER')
+    assert right_and_down == (4, 2)

@@ -27,7 +27,8 @@ _EXACT = 2**24  # up to here float32 has every whole number
 _SAMPLED = 4096  # pixels of a picture that percentiles are taken of
 _PERCENTILES = (0.5, 99.5)
 _GEO_TAGS = (33550, 33922, 34264, 34735, 34736, 34737, 42112)  # of GeoTIFF: where on Earth
-RESOLUTION_TAGS = (282, 283, 296)
+RESOLUTION_TAGS = (282, 283, 296)  # pixels of a unit, to the right and down; the unit
+_CENTIMETRE = 3
 
 
 class Contents(NamedTuple):
@@ -282,12 +283,15 @@ def _dicom(file: BinaryIO, name: str) -> Contents:
         shape.insert(0, frames)
     if (samples := int(dataset.SamplesPerPixel)) > 1:
         shape.append(samples)
-    spacing = [float(x) for x in dataset.get('PixelSpacing', ())]
+    tags = {}
+    if spacing := dataset.get('PixelSpacing'):  # mm from row to row, from column to column
+        down, right = (10 / float(x) for x in spacing)
+        tags = {282: (5, 1, right), 283: (5, 1, down), 296: (3, 1, _CENTIMETRE)}
     return Contents(
         tuple(shape),
         # In Hounsfield units, where the file says how.
         lambda: apply_rescale(dataset.pixel_array, dataset),
-        {'spacing': spacing},
+        {'tiff': tags},
     )
 
 

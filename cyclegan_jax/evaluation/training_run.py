@@ -96,7 +96,8 @@ def evaluate_run(
         'test_split_missing': dataset.test_split_missing,
         'scored_files': dataset.test_names,
         'config': config,
-        'identity_weight': config['loss']['identity_weight'],
+        'identity_weight': config['loss']['identity_weight']
+        * (dataset.pixels['a'].channels == dataset.pixels['b'].channels),  # else it has none
     }
 
     def score(step: int, networks: Mapping[str, Network], weights: str) -> dict:

@@ -25,10 +25,14 @@ _NIFTI = ('.nii', '.nii.gz')
 
 
 class Values(NamedTuple):
-    """What is in a file: images (n, h, w, c) of the source domain, and their place in space."""
+    """What is in a file: images (n, h, w, c) of the source domain, and their place in space.
+
+    gaps: where a value was not finite, (n, h, w), if anywhere.
+    """
 
     images: np.ndarray
     tags: Any = None
+    gaps: np.ndarray | None = None
 
 
 def suffix_of(path: Path) -> str:
@@ -51,7 +55,8 @@ def read(path: Path, pixels: Pixels) -> Values:
     with arrays.open_contents(path, name) as contents:
         stack = arrays.stack_of(contents, pixels, name)
     stored = [arrays.as_stored(image, pixels, name) for image in stack]
-    return Values(np.stack(stored), contents.tags)
+    gaps = ~np.isfinite(stack).all(axis=-1)
+    return Values(np.stack(stored), contents.tags, gaps if gaps.any() else None)
 
 
 def check_target(path: Path, pixels: Pixels) -> None:
@@ -71,6 +76,8 @@ def check_target(path: Path, pixels: Pixels) -> None:
 def write(translated: np.ndarray, source: Values, path: Path) -> None:
     """Writes images (n, h, w, c); the file appears whole, or not at all.
 
+    What was a gap in the source is one here: NaN, or 0 where values are whole numbers.
+
     Raises:
       ImageError: the format cannot hold them.
       UserError: a library is not installed.
@@ -78,6 +85,9 @@ def write(translated: np.ndarray, source: Values, path: Path) -> None:
     """
     suffix, name, tags = suffix_of(path), str(path), source.tags or {}
     many, _, _, channels = translated.shape
+    if source.gaps is not None:
+        empty = np.array(np.nan if translated.dtype.kind == 'f' else 0, translated.dtype)
+        translated = np.where(source.gaps[..., None], empty, translated)
     path.parent.mkdir(parents=True, exist_ok=True)
     if suffix == '.png':
         if many > 1:
