@@ -152,6 +152,14 @@ def test_equal_files_of_different_folders_are_found(tmp_path):
     assert pairs == [('y.bmp', 'z.bmp')]
 
 
+def test_where_photographs_alone_are_read_arrays_are_not_asked_for(tmp_path):
+    """As of folders that are scored by themselves: what the values mean is not known."""
+    np.save(tmp_path / 'x.npy', np.zeros((4, 4, 5)))
+    with pytest.raises(UserError, match=r'found: x\.npy; wanted: .*\.png') as raised:
+        Folder(str(tmp_path), '.', 3)
+    assert '.npy' not in str(raised.value).partition('wanted')[2]
+
+
 @pytest.fixture(scope='module')
 def tfds_dir(tmp_path_factory):
     """A small builder with the features and splits of cycle_gan."""

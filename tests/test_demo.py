@@ -112,6 +112,15 @@ def test_what_a_visitor_gets_wrong_is_one_line(work, photo, title, size, said):
     assert '\n' not in str(raised.value)
 
 
+def test_nothing_that_was_written_stays(work, photo):
+    work.translate(photo, 'horse to zebra')
+    next(work.translate_all([photo, photo], 'horse to zebra'))  # and then somebody stops it
+    work.sweep(3600)
+    assert len(list(work.cache.rglob('*.png'))) == 4
+    work.sweep(0)
+    assert not list(work.cache.iterdir())
+
+
 def test_more_pictures_than_one_go_takes_are_refused(work, photo):
     with pytest.raises(UserError, match=f'{MAX_FILES + 1} pictures are more than'):
         next(work.translate_all([photo] * (MAX_FILES + 1), 'horse to zebra'))

@@ -1,6 +1,7 @@
 """The demo as its visitors have it: in Chromium, and by hand-made requests."""
 
 import contextlib
+import http.client
 import json
 import signal
 import subprocess
@@ -81,6 +82,7 @@ def translated(run, photo, folder, direction):
 
 
 def click(page, selector):
+    page.wait(f'!!document.querySelector({json.dumps(selector)})')
     page.run(f'document.querySelector({json.dumps(selector)}).click()')
 
 
@@ -208,6 +210,13 @@ def test_an_upload_is_bounded(address):
     # The door may be shut before all is said.
     with contextlib.suppress(ConnectionError, urllib.error.URLError):
         assert status(f'{address}gradio_api/upload', body, **kind) == 413
+    connection = http.client.HTTPConnection('127.0.0.1', PORT, timeout=20)
+    connection.putrequest('POST', '/gradio_api/upload')
+    connection.putheader('Content-Length', str(2**30 + 1))
+    connection.endheaders()
+    with connection.getresponse() as answer:
+        assert answer.status == 413
+    connection.close()
 
 
 @pytest.mark.parametrize(

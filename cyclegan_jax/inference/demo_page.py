@@ -20,6 +20,7 @@ from cyclegan_jax.errors import UserError, describe
 from cyclegan_jax.inference.uploads import MAX_FILES, Offer, Work
 
 MAX_BYTES = 64 * 2**20  # of an uploaded file
+_MAX_REQUEST = 2**30  # of all files of an upload
 _WAITING = 20  # visitors, before more are refused
 _KEPT, _SWEEP = 3600, 600  # seconds: the age at which files are deleted, and how often it is looked
 _CSS = 'footer {display: none !important} .gradio-container {max-width: 1100px !important}'
@@ -33,6 +34,7 @@ class _Page(gr.Blocks):
     """Blocks whose inputs are uploads: of a file anywhere else, nothing is read or fetched."""
 
     cache: Path
+    work: Work
 
     async def preprocess_data(self, block_fn, inputs, *args, **kwargs):
         for path in _paths(inputs):
@@ -60,9 +62,15 @@ class _Guard:
         self._app = app
 
     async def __call__(self, scope, receive, send):
-        path = scope.get('path', '')
-        if '://' in path or path.rstrip('/').endswith('/process_recording'):
-            await send({'type': 'http.response.start', 'status': 404, 'headers': []})
+        path = scope.get('path', '').rstrip('/')
+        length = dict(scope.get('headers', ())).get(b'content-length', b'')
+        status = None
+        if '://' in path or path.endswith('/process_recording'):
+            status = 404
+        elif path.endswith('/upload') and not (length.isdigit() and int(length) <= _MAX_REQUEST):
+            status = 413  # Gradio bounds each file, and not how many there are
+        if status:
+            await send({'type': 'http.response.start', 'status': status, 'headers': []})
             await send({'type': 'http.response.body', 'body': b''})
         else:
             await self._app(scope, receive, send)
@@ -80,7 +88,7 @@ def make_page(offers: Mapping[str, Offer], cache: Path, **how) -> gr.Blocks:
     work = Work(offers, cache, **how)
     first = next(iter(offers))
     with _Page(title=first, analytics_enabled=False, delete_cache=(_SWEEP, _KEPT)) as page:
-        page.cache = cache
+        page.cache, page.work = cache, work
         gr.Markdown('# Translate pictures')
         title = gr.Radio(list(offers), value=first, label='Translation', elem_id='translation')
         with gr.Accordion('Size', open=False):
@@ -257,5 +265,5 @@ def serve(page: gr.Blocks, host: str, port: int) -> None:
             signal.signal(number, lambda *_: stop.set())
     print(f'The page is at {open_page(page, host, port)} until Ctrl-C.', flush=True)
     while not stop.wait(1):  # on Windows a signal does not end a wait
-        pass
+        page.work.sweep(_KEPT)  # Gradio deletes what it was given to show, and no more
     page.close(verbose=False)

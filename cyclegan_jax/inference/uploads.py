@@ -1,7 +1,9 @@
 """What the page of `cyclegan_jax.demo` does: from files that were sent to it to translations."""
 
 import argparse
+import shutil
 import tempfile
+import time
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -16,6 +18,7 @@ from cyclegan_jax.inference import pictures
 from cyclegan_jax.inference.translator import Translator, scaled_size
 
 MAX_FILES = 100  # translated in one go
+_PREFIX = 'translated_'  # of folders in the cache
 
 
 class Offer(NamedTuple):
@@ -126,8 +129,14 @@ class Work:
         pictures.write(result, done.after)
         return done
 
+    def sweep(self, age: float) -> None:
+        """Deletes what was written here `age` seconds ago or before, whoever still knows of it."""
+        for folder in self.cache.glob(f'{_PREFIX}*'):
+            if time.time() - folder.stat().st_mtime >= age:
+                shutil.rmtree(folder, ignore_errors=True)
+
     def _folder(self) -> Path:
-        return Path(tempfile.mkdtemp(dir=self.cache))
+        return Path(tempfile.mkdtemp(dir=self.cache, prefix=_PREFIX))
 
 
 def _free(folder: Path, stem: str, end: str) -> str:

@@ -44,11 +44,12 @@ class Folder(Source):
         every = (*EXTENSIONS, *arrays.SUFFIXES)
         photographs = pixels is None or pixels.as_pillow
         self.files, others = _image_files(self._root, EXTENSIONS if photographs else every)
+        wanted = EXTENSIONS if pixels is None else every
         if not self.files and pixels is not None:
             self.files, others = _image_files(self._root, every)
         if not self.files:
             raise UserError(
-                f'no images in {self._root} ({_found(self._root)}; wanted: {" ".join(every)})'
+                f'no images in {self._root} ({_found(self._root)}; wanted: {" ".join(wanted)})'
             )
         if others:
             counts = (f'{n} {suffix or "without a suffix"}' for suffix, n in others.most_common())
