@@ -129,29 +129,40 @@ Curve = Sequence[tuple[int, float]]  # (step, value)
 _POINTS = 300  # of a curve at most; a small chart has no pixels for more
 _WIDTH, _HEIGHT = 360, 192
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 336, 8, 164  # the plot inside the chart
+# What people call the domains and directions, as in the captions of the samples.
+_ENDS = {'a2b': 'A to B', 'b2a': 'B to A', 'a': 'A', 'b': 'B'}
 _COLORS = ('#4269d0', '#ff725c', '#3ca951', '#efb118', '#a463f2', '#38b2ac', '#ff8ab7', '#9c6b4e')
 
 
 def _charts(records: Iterable[Mapping[str, float | None]]) -> Iterable[str]:
     """One chart for each group of names (the part before the last '/') and, last, each other name.
 
-    Scores, losses and the discriminators' gaps come first.
+    Scores, losses and the discriminators' gaps come first. Each loss of the generators has a chart
+    of its own, as the cycle loss and the total would flatten the others.
     """
     groups = {}
     for record in records:
         for name, value in record.items():
             if name != 'step' and isinstance(value, int | float):  # null: not finite
                 group, _, term = name.rpartition('/')
+                if group == 'generator':
+                    loss, _, term = term.rpartition('_')
+                    group = f'generator: {loss or term}'
                 curves = groups.setdefault(group or name, {})
                 # A dictionary, so that a step that was written twice counts once.
-                curves.setdefault(term, {})[record['step']] = value
+                curves.setdefault(_ENDS.get(term, term), {})[record['step']] = value
     first = ('evaluation', 'generator', 'discriminator', 'gap')
 
     def place(group):
         return [*(not group.startswith(name) for name in first), group in groups[group], group]
 
     for group in sorted(groups, key=place):
-        yield _chart(group, {n: sorted(c.items()) for n, c in sorted(groups[group].items())})
+        curves = sorted(groups[group].items())
+        yield _chart(_spoken(group), {_spoken(n): sorted(c.items()) for n, c in curves})
+
+
+def _spoken(name: str) -> str:
+    return name.replace('_', ' ')
 
 
 def _chart(title: str, curves: Mapping[str, Curve]) -> str:

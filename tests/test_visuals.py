@@ -184,11 +184,12 @@ def test_curves_are_grouped_with_scores_and_losses_first(tmp_path):
     log(tmp_path, [(step, dict.fromkeys(names, 1.0)) for step in (10, 20)])
     groups = [(group, sorted(lines)) for group, lines in curves(page(tmp_path)).items()]
     assert groups == [
-        ('evaluation/psnr', ['a2b', 'b2a']),
-        ('generator', ['cycle_a', 'total']),
-        ('discriminator', ['a']),
-        ('score', ['real_a']),
-        ('learning_rate', ['learning_rate']),
+        ('evaluation/psnr', ['A to B', 'B to A']),
+        ('generator: cycle', ['A']),
+        ('generator: total', ['total']),
+        ('discriminator', ['A']),
+        ('score', ['real a']),
+        ('learning rate', ['learning rate']),
     ]
 
 
