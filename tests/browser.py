@@ -80,9 +80,10 @@ class Page:
 
     def choose(self, selector: str, *paths: Path) -> None:
         """Gives files to an input."""
-        root = self.call('DOM.getDocument')['root']['nodeId']
-        node = self.call('DOM.querySelector', nodeId=root, selector=selector)['nodeId']
-        self.call('DOM.setFileInputFiles', files=[str(path) for path in paths], nodeId=node)
+        # By the object: numbers of nodes are void whenever the page is built anew.
+        expression = f'document.querySelector({json.dumps(selector)})'
+        found = self.call('Runtime.evaluate', expression=expression)['result']['objectId']
+        self.call('DOM.setFileInputFiles', files=[str(path) for path in paths], objectId=found)
 
     def press(self, key: str, code: int = 0, text: str = '') -> None:
         for kind in ('keyDown', 'keyUp'):
