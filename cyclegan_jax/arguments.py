@@ -32,6 +32,21 @@ def _checked(text: str, check: Callable[[str], object]) -> str:
     return text
 
 
+def add_model(add: Callable, more: str = '', **options) -> None:
+    """--model, --step and --weights; `more` is said of --model, and `options` are its own."""
+    add(
+        '--model',
+        required=True,
+        type=path_name,
+        metavar='DIR|FILE|ID',
+        help='workdir of a run, exported folder, .safetensors, .pth or .bin file, or user/name of '
+        f'the Hugging Face hub{more}',
+        **options,
+    )
+    add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
+    add_weights(add)
+
+
 def add_weights(add: Callable) -> None:
     """--weights, by the `add_argument` of a parser or of a group."""
     add(

@@ -14,12 +14,11 @@ import tempfile
 from pathlib import Path
 
 from cyclegan_jax.arguments import (
+    add_model,
     add_runtime,
-    add_weights,
     directions,
     image_size,
     parse_args,
-    path_name,
     positive,
 )
 
@@ -32,18 +31,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add(
-        '--model',
-        required=True,
-        action='append',
-        type=path_name,
-        metavar='DIR|FILE|ID',
-        help='workdir of a run, exported folder, .safetensors, .pth or .bin file, or user/name of '
-        'the Hugging Face hub; give it again for another model',
-    )
+    add_model(add, '; give it again for another model', action='append')
     add('--direction', type=directions, help='a2b or b2a; default: all that a model has')
-    add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
-    add_weights(add)
     add(
         '--size',
         type=image_size,

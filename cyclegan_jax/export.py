@@ -17,7 +17,7 @@ import argparse
 import sys
 from pathlib import Path
 
-from cyclegan_jax.arguments import add_weights, local_path, parse_args, path_name
+from cyclegan_jax.arguments import add_model, local_path, parse_args
 
 FORMATS = ('safetensors', 'pytorch', 'huggan', 'stablehlo', 'onnx', 'web', 'space')
 _SPACES = {'web': 'static', 'space': 'gradio'}  # what the hub makes of them
@@ -31,14 +31,7 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add(
-        '--model',
-        required=True,
-        type=path_name,
-        metavar='DIR|FILE|ID',
-        help='workdir of a run, exported folder, .safetensors, .pth or .bin file, or user/name of '
-        'the Hugging Face hub',
-    )
+    add_model(add)
     add(
         '--output',
         required=True,
@@ -53,8 +46,6 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         choices=('float32', 'float16'),
         help='of safetensors; float16: the generators alone, in half the bytes, to translate with',
     )
-    add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
-    add_weights(add)
     add(
         '--onnxruntime-web',
         metavar='DIR|FILE.tgz',

@@ -15,14 +15,13 @@ import sys
 from pathlib import Path
 
 from cyclegan_jax.arguments import (
+    add_model,
     add_runtime,
-    add_weights,
     directions,
     image_size,
     local_name,
     local_path,
     parse_args,
-    path_name,
     positive,
 )
 
@@ -35,22 +34,13 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
         allow_abbrev=False,
     )
     add = parser.add_argument
-    add(
-        '--model',
-        required=True,
-        type=path_name,
-        metavar='DIR|FILE|ID',
-        help='workdir of a run, exported folder, .safetensors, .pth or .bin file, or user/name of '
-        'the Hugging Face hub',
-    )
+    add_model(add)
     add(
         '--direction',
         default='a2b',
         type=directions,
         help='a2b (default) or b2a; a2b,b2a does both, in folders of their own',
     )
-    add('--step', metavar='N|best', help='checkpoint of a workdir; default: the latest')
-    add_weights(add)
     add(
         '--input',
         required=True,

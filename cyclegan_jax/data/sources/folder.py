@@ -41,15 +41,14 @@ class Folder(Source):
                 f'no folder {self._root} (expected trainA, trainB and perhaps testA, testB '
                 f'in data.path={path!r}, {_found(parent)}); set data.path, data.split_a, ...'
             )
-        every = (*EXTENSIONS, *arrays.SUFFIXES)
+        every = EXTENSIONS if pixels is None else (*EXTENSIONS, *arrays.SUFFIXES)
         photographs = pixels is None or pixels.as_pillow
         self.files, others = _image_files(self._root, EXTENSIONS if photographs else every)
-        wanted = EXTENSIONS if pixels is None else every
-        if not self.files and pixels is not None:
+        if not self.files and every != EXTENSIONS:
             self.files, others = _image_files(self._root, every)
         if not self.files:
             raise UserError(
-                f'no images in {self._root} ({_found(self._root)}; wanted: {" ".join(wanted)})'
+                f'no images in {self._root} ({_found(self._root)}; wanted: {" ".join(every)})'
             )
         if others:
             counts = (f'{n} {suffix or "without a suffix"}' for suffix, n in others.most_common())
