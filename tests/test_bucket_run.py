@@ -198,7 +198,7 @@ def train(workdir, **fields):
     return subprocess.Popen(
         command,
         cwd=ROOT,
-        env={**os.environ, 'XLA_FLAGS': '', 'PYTHONUNBUFFERED': '1'},
+        env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1', 'PYTHONUNBUFFERED': '1'},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -216,7 +216,7 @@ def command(*args):
     return subprocess.run(
         [sys.executable, '-m', *map(str, args)],
         cwd=ROOT,
-        env={**os.environ, 'XLA_FLAGS': ''},
+        env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1'},
         capture_output=True,
         text=True,
     )

@@ -16,7 +16,7 @@ from cyclegan_jax.checkpoint import Checkpoints
 def start(code, *args, devices=2):
     environment = {
         'JAX_PLATFORMS': 'cpu',
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        'JAX_NUM_CPU_DEVICES': str(devices),
         'PYTHONPATH': f'{Path(__file__).parents[1]}:{Path(__file__).parent}',
     }
     return subprocess.Popen(

@@ -142,7 +142,7 @@ def installed(tmp_path, monkeypatch):
     path = [str(program.parent), str(Path(sys.executable).parent), os.defpath]
     monkeypatch.setenv('PATH', os.pathsep.join(path))
     monkeypatch.setenv('PYTHONPATH', str(ROOT))
-    monkeypatch.setenv('XLA_FLAGS', '')  # one device, as a newcomer's machine has
+    monkeypatch.setenv('JAX_NUM_CPU_DEVICES', '1')  # one device, as a newcomer's machine has
 
 
 @pytest.fixture(scope='module')
@@ -150,7 +150,7 @@ def run(tmp_path_factory):
     """What pages call runs/x: a run of the embedded data set."""
     folder = tmp_path_factory.mktemp('runs') / 'x'
     command = [sys.executable, 'main.py', '--config=configs/synthetic.py', f'--workdir={folder}']
-    environment = os.environ | {'XLA_FLAGS': ''}
+    environment = os.environ | {'JAX_NUM_CPU_DEVICES': '1'}
     done = subprocess.run([*command, *FLAGS], cwd=ROOT, env=environment, capture_output=True)
     assert done.returncode == 0, done.stderr.decode()
     return folder

@@ -3,7 +3,6 @@
 import json
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from evaluation_run import write_run
@@ -25,7 +24,7 @@ WIDE = NEAREST | {'width': 64}
 
 def apply(network, images):
     module = make_module(network.role, network.spec, network.channels)
-    return np.asarray(module.apply({'params': network.params}, jnp.asarray(images)))
+    return np.asarray(jax.jit(module.apply)({'params': network.params}, images))
 
 
 def images(*shape):
@@ -38,6 +37,10 @@ def export_two(tmp_path, format_, spec=RESNET, channels=(3, 3)):
         'a2b': random_network(channels, spec, seed=1),
         'b2a': random_network(channels[::-1], spec, seed=2),
     }
+    return export_these(tmp_path, format_, networks)
+
+
+def export_these(tmp_path, format_, networks):
     interop.save_pretrained(tmp_path / 'model', networks)
     folder = tmp_path / 'out'
     status = export.main(
@@ -156,15 +159,15 @@ def test_stablehlo_takes_any_number_and_size(tmp_path, spec):
     pytest.importorskip('flatbuffers')
     from jax import export as jax_export
 
-    networks, folder, status = export_two(tmp_path, 'stablehlo', spec, channels=(3, 1))
+    network = random_network((3, 1), spec)
+    _, folder, status = export_these(tmp_path, 'stablehlo', {'a2b': network})
     assert status == 0
-    for name, network in networks.items():
-        program = jax_export.deserialize(bytearray((folder / f'{name}.stablehlo').read_bytes()))
-        assert set(program.platforms) == {'cpu', 'cuda', 'tpu'}
-        for shape in ((1, 32, 64), (3, 64, 32)):
-            x = images(*shape, network.channels[0])
-            # Where the size is open, convolutions take another form, rounded otherwise.
-            np.testing.assert_allclose(program.call(x), apply(network, x), atol=1e-4)
+    program = jax_export.deserialize(bytearray((folder / 'a2b.stablehlo').read_bytes()))
+    assert set(program.platforms) == {'cpu', 'cuda', 'tpu'}
+    for shape in ((1, 32, 64, 3), (3, 64, 32, 3)):
+        x = images(*shape)
+        # Where the size is open, convolutions take another form, rounded otherwise.
+        np.testing.assert_allclose(program.call(x), apply(network, x), atol=1e-4)
 
 
 @pytest.mark.parametrize('spec', [RESNET, NEAREST, UNET])

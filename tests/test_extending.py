@@ -58,7 +58,7 @@ def python(folder, *arguments):
     environment = os.environ | {
         'PYTHONPATH': str(folder),
         'PYTHONDONTWRITEBYTECODE': '1',
-        'XLA_FLAGS': '',  # one device, as a newcomer's machine has
+        'JAX_NUM_CPU_DEVICES': '1',  # one device, as a newcomer's machine has
     }
     command = [sys.executable, *arguments]
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)

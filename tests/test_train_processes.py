@@ -56,7 +56,7 @@ def start(workdir, *flags, devices=1, host=(), **fields):
     command += [f'--config.{name}={value}' for name, value in {**TINY, **fields}.items()]
     environment = {
         **os.environ,
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        'JAX_NUM_CPU_DEVICES': str(devices),
         'PYTHONUNBUFFERED': '1',
     }
     for flag in [f for f in flags if '=' in f]:

@@ -1,5 +1,7 @@
 """What one update computes: who moves, what each loss is, and that devices do not change it."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,9 +13,6 @@ from configs import default
 from cyclegan_jax import networks, sharding, train_state, train_step
 from cyclegan_jax.pixels import PHOTOGRAPHS
 
-NETS = networks.make_networks(
-    {'a': 3, 'b': 3}, {'width': 4, 'num_blocks': 1}, {'width': 4, 'num_layers': 2}
-)
 SHAPE = (8, 16, 16, 3)
 ADAM = optax.adam(2e-4, b1=0.5, b2=0.999)
 LOSS = default.get_config().loss.to_dict()
@@ -22,6 +21,15 @@ LOSS = default.get_config().loss.to_dict()
 def batches(steps, seed=0):
     random = np.random.RandomState(seed)
     return [{d: random.randint(0, 256, SHAPE).astype(np.uint8) for d in 'ab'} for _ in range(steps)]
+
+
+def make_nets(two_scales=False, dtype='float32', **generator):
+    generator = {'width': 4, 'num_blocks': 1, **generator}
+    judge = {'kind': 'two_scale', 'num_layers': 1} if two_scales else {'num_layers': 2}
+    return networks.make_networks({'a': 3, 'b': 3}, generator, {'width': 4, **judge}, dtype)
+
+
+NETS = make_nets()
 
 
 def create(pool_size=16, nets=NETS, average=False):
@@ -36,17 +44,26 @@ def create(pool_size=16, nets=NETS, average=False):
     )
 
 
-def run(steps=3, devices=1, pool_size=16, nets=NETS, options=None, **loss):
-    """The states and metrics after each update on a mesh of some devices, and the compiled text."""
-    options = {'pair_calls': False} | (options or {})
-    first = lambda: create(pool_size, nets, 'average' in options)
+@functools.cache
+def first_state(pool_size=16, two_scales=False, average=False):
+    """Nothing else that a network is made of changes the parameters that it starts from."""
+    return jax.jit(functools.partial(create, pool_size, make_nets(two_scales), average))()
+
+
+def run(steps=3, devices=1, pool_size=16, nets=None, options=None, **loss):
+    """The states and metrics after each update on a mesh of some devices, and the compiled text.
+
+    nets: of `make_nets`; options: of `make_train_step`.
+    """
+    nets, options = nets or {}, {'pair_calls': False} | (options or {})
+    state = first_state(pool_size, nets.get('two_scales', False), 'average' in options)
     mesh = jax.make_mesh(
         (devices,), ('data',), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
     )
-    places = train_state.state_sharding(mesh, jax.eval_shape(first))
-    state = jax.jit(first, out_shardings=places)()
+    places = train_state.state_sharding(mesh, state)
+    state = jax.device_put(state, places)
     step = jax.jit(
-        train_step.make_train_step(nets, ADAM, LOSS | loss, **options),
+        train_step.make_train_step(make_nets(**nets), ADAM, LOSS | loss, **options),
         in_shardings=(places, sharding.split(mesh)),
         out_shardings=(places, sharding.replicated(mesh)),
     )
@@ -67,7 +84,8 @@ def baseline():
 
 @pytest.fixture(scope='module')
 def sharded():
-    return run(devices=8)
+    """On eight devices, and a network sees two batches in one call."""
+    return run(devices=8, options={'pair_calls': True})
 
 
 def assert_same_run(one, other):
@@ -118,47 +136,35 @@ def test_golden_losses(baseline):
         np.testing.assert_allclose(baseline[1][2][name], value, rtol=2e-4, err_msg=name)
 
 
-def test_one_device_and_eight_compute_the_same(baseline, sharded):
-    assert_same_run(sharded, baseline)
-
-
-def test_paired_calls_compute_the_same_and_eight_devices_only_ever_reduce(baseline):
+def test_eight_devices_and_paired_calls_compute_the_same_and_only_ever_reduce(baseline, sharded):
     """The gradients' all-reduce and the metrics' is all: no gather, no exchange of pools."""
-    paired = run(options={'pair_calls': True}, devices=8)
-    assert_same_run(paired, baseline)
-    assert 'all-reduce' in paired[2]
+    assert_same_run(sharded, baseline)
+    assert 'all-reduce' in sharded[2]
+    assert_nothing_else_is_exchanged(sharded)
+
+
+def assert_nothing_else_is_exchanged(run):
     for other in ('all-gather', 'all-to-all', 'collective-permute', 'reduce-scatter'):
-        assert other not in paired[2]
+        assert other not in run[2]
 
 
-def test_a_batch_in_parts_computes_the_same(baseline):
-    assert_same_run(run(options={'accumulate': 4}), baseline)
-
-
-def test_parts_are_cut_on_each_device(baseline):
-    in_parts = run(options={'accumulate': 2}, devices=4)
+def test_a_batch_in_parts_computes_the_same_and_is_cut_on_each_device(baseline):
+    in_parts = run(options={'accumulate': 4}, devices=2)
     assert_same_run(in_parts, baseline)
-    for other in ('all-gather', 'all-to-all', 'collective-permute', 'reduce-scatter'):
-        assert other not in in_parts[2]
+    assert_nothing_else_is_exchanged(in_parts)
 
 
 def test_parts_draw_different_dropout():
-    nets = networks.make_networks(
-        {'a': 3, 'b': 3},
-        {'width': 4, 'num_blocks': 1, 'dropout': 0.5},
-        {'width': 4, 'num_layers': 2},
-    )
+    nets = make_nets(dropout=0.5)
     same = {d: np.broadcast_to(images[:1], SHAPE) for d, images in batches(1)[0].items()}
     step = jax.jit(train_step.make_train_step(nets, ADAM, LOSS, accumulate=2, pair_calls=False))
-    pools = step(create(), same)[0].pools
+    pools = step(first_state(), same)[0].pools
     first, second = pools['b'].images[0, 0], pools['b'].images[1, 0]  # of part 0 and part 1
     assert np.abs(first - second).max() > 1e-3
 
 
 def test_remat_computes_the_same(baseline):
-    generator = {'width': 4, 'num_blocks': 1, 'remat': True}
-    nets = networks.make_networks({'a': 3, 'b': 3}, generator, {'width': 4, 'num_layers': 2})
-    assert_same_run(run(nets=nets), baseline)
+    assert_same_run(run(nets={'remat': True}), baseline)
 
 
 def test_pools_live_with_the_batch_and_parameters_everywhere(sharded):
@@ -241,10 +247,7 @@ def test_without_a_pool_the_state_has_none():
 
 
 def test_bfloat16_changes_the_arithmetic_but_not_the_state(baseline):
-    nets = networks.make_networks(
-        {'a': 3, 'b': 3}, {'width': 4, 'num_blocks': 1}, {'width': 4, 'num_layers': 2}, 'bfloat16'
-    )
-    states, [metrics], _ = run(steps=1, nets=nets)
+    states, [metrics], _ = run(steps=1, nets={'dtype': 'bfloat16'})
     kinds = {
         x.dtype for x in jax.tree.leaves((states[1].generators, states[1].generator_opt[0].mu))
     }
@@ -265,9 +268,7 @@ RELAXED = {'cycle_weight_end': 3.0, 'identity_weight_end': 1.0}
 
 
 def run_whole_recipe(dtype='float32', options=None, **kwargs):
-    generator = {'width': 4, 'num_blocks': 1}
-    two_scales = {'kind': 'two_scale', 'width': 4, 'num_layers': 1}
-    nets = networks.make_networks({'a': 3, 'b': 3}, generator, two_scales, dtype)
+    nets = {'two_scales': True, 'dtype': dtype}
     weights = RELAXED | {'penalty_weight': 2.0}
     return run(nets=nets, options=RECIPE | (options or {}), **weights, **kwargs)
 
@@ -327,8 +328,7 @@ def test_the_whole_recipe_computes_the_same_on_eight_devices(whole_recipe):
     assert_same_run(paired, whole_recipe)
     assert 0 < paired[1][0]['discriminator/penalty_a'] < 1
     assert paired[0][-1].average['a2b']['in']['kernel'].sharding.is_fully_replicated
-    for other in ('all-gather', 'all-to-all', 'collective-permute', 'reduce-scatter'):
-        assert other not in paired[2]
+    assert_nothing_else_is_exchanged(paired)
 
 
 @pytest.mark.slow
@@ -346,18 +346,18 @@ def test_the_whole_recipe_in_bfloat16_and_in_parts(whole_recipe):
     assert 'all-gather' not in text
 
 
-def test_a_rare_penalty_counts_as_often_as_it_is_left_out():
+def test_a_rare_penalty_counts_as_often_as_it_is_left_out(baseline):
     """One of two updates has it, with twice the weight; the other's is the plain recipe's."""
     judges = lambda states, i: jax.tree.leaves(states[i].discriminators)
-    rare, doubled, plain = (
+    rare, doubled = (
         run(steps=2, **loss)
-        for loss in ({'penalty_weight': 1.0, 'penalty_every': 2}, {'penalty_weight': 2.0}, {})
+        for loss in ({'penalty_weight': 1.0, 'penalty_every': 2}, {'penalty_weight': 2.0})
     )
     first = [metrics['discriminator/penalty_a'] for metrics in rare[1]]
     np.testing.assert_allclose(first, [doubled[1][0]['discriminator/penalty_a'], 0], rtol=1e-5)
     for x, y in zip(judges(rare[0], 1), judges(doubled[0], 1), strict=True):
         np.testing.assert_allclose(x, y, atol=5e-5)
-    assert plain[1][1]['gradient_norm/a'] != rare[1][1]['gradient_norm/a']
+    assert baseline[1][1]['gradient_norm/a'] != rare[1][1]['gradient_norm/a']
 
 
 def test_unlike_channels_need_an_identity_weight_of_0():

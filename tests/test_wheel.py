@@ -41,7 +41,7 @@ def run(wheel, tmp_path_factory):
     venv.create(home, symlinks=True)
     programs = home / ('Scripts' if os.name == 'nt' else 'bin')
     environment = {name: value for name, value in os.environ.items() if name != 'PYTHONPATH'}
-    environment['XLA_FLAGS'] = ''  # one device, as a newcomer's machine has
+    environment['JAX_NUM_CPU_DEVICES'] = '1'  # one device, as a newcomer's machine has
 
     def run(program: str, *arguments) -> str:
         command = [programs / program, *arguments]
