@@ -53,20 +53,24 @@ def lower(args: argparse.Namespace, devices: list) -> tuple:
     import jax.numpy as jnp
     from workloads_jax import build_step
 
+    from cyclegan_jax import ops
+
     batch = args.batch_per_chip * len(devices)
     names = ('size', 'dtype', 'width', 'blocks', 'remat')
     _, program = build_step(devices, batch=batch, **{n: getattr(args, n) for n in names})
     state = program.state
-    if args.what == 'train_step':
-        return program.step.lower(state, program.batch), (state.generators, state.discriminators)
-    generator, params = program.networks.generators['a2b'], state.generators['a2b']
-    image = program.batch['a']
-    image = jax.ShapeDtypeStruct(image.shape, jnp.float32, sharding=image.sharding)
-    function = lambda params, image: generator.apply({'params': params}, image)
-    if args.what == 'generator_gradient':
-        forward = function
-        function = jax.grad(lambda *args: jnp.mean(forward(*args)), (0, 1))
-    return jax.jit(function).lower(params, image), params
+    with ops.target(devices[0].platform):
+        if args.what == 'train_step':
+            networks = state.generators, state.discriminators
+            return program.step.lower(state, program.batch), networks
+        generator, params = program.networks.generators['a2b'], state.generators['a2b']
+        image = program.batch['a']
+        image = jax.ShapeDtypeStruct(image.shape, jnp.float32, sharding=image.sharding)
+        function = lambda params, image: generator.apply({'params': params}, image)
+        if args.what == 'generator_gradient':
+            forward = function
+            function = jax.grad(lambda *args: jnp.mean(forward(*args)), (0, 1))
+        return jax.jit(function).lower(params, image), params
 
 
 class Instruction(NamedTuple):

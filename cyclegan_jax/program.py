@@ -81,6 +81,7 @@ def make_program(
     judges_rate = config.optimizer.discriminator_rate
     optimizer = adam(schedule)
     on_cpu = mesh.devices.flat[0].platform == 'cpu'
+    once = on_cpu and not jax.config.read('jax_disable_most_optimizations')  # that is less yet
     on_device = config.batch_size // mesh.size // config.accumulate * math.prod(image_size)
     step = train_step.make_train_step(
         nets,
@@ -123,7 +124,7 @@ def make_program(
             domain: jax.ShapeDtypeStruct(shape, pixels[domain].dtype, sharding=split)
             for domain, shape in image_shapes.items()
         },
-        create=jax.jit(create, out_shardings=places, compiler_options=_ONCE if on_cpu else None),
+        create=jax.jit(create, out_shardings=places, compiler_options=_ONCE if once else None),
         step=jax.jit(
             step,
             donate_argnums=0,

@@ -72,7 +72,7 @@ ROOMS = {
     'interop': {'networks', 'checkpoint'},
     'checks': {'data', 'networks', 'sharding'},
     'program': {'checks', 'networks', 'sharding', 'train_state', 'train_step'},
-    'inference': {'interop', 'data', 'networks', 'sharding', 'arguments'},
+    'inference': {'interop', 'data', 'networks', 'ops', 'sharding', 'arguments'},
     'evaluation': {
         'checkpoint',
         'data',

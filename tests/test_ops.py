@@ -10,7 +10,7 @@ import pytest
 from jax import lax
 
 from cyclegan_jax import ops
-from cyclegan_jax.ops import convolution, cpu, norm, tpu, winograd
+from cyclegan_jax.ops import cpu, norm, tpu, winograd
 
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -25,7 +25,8 @@ def arrays(*shapes):
 def with_gradients(function, *args):
     def call(*args):
         output, pullback = jax.vjp(function, *args)
-        return output, *pullback(jax.random.normal(jax.random.key(9), output.shape))
+        gradient = jax.random.normal(jax.random.key(9), output.shape).astype(output.dtype)
+        return output, *pullback(gradient)
 
     return jax.jit(call)(*args)
 
@@ -67,24 +68,18 @@ def expected(size, stride, padding, inputs, outputs):
     return with_gradients(plain, *arrays((2, 9, 12, inputs), (size, size, inputs, outputs)))
 
 
-FORMS = ['cpu', 'cpu, arrays beyond its cache', 'default', 'cuda', 'tpu']
-
-
-@pytest.fixture(scope='module', params=FORMS)
+@pytest.fixture(
+    scope='module', params=['cpu', 'cpu, arrays beyond its cache', 'another', 'gpu', 'tpu']
+)
 def form(request):
     """The forms of a convolution, and of its gradients, that a platform can get."""
-
-    def elsewhere(default, *arrays, static, **forms):
-        return forms.get(request.param, default)(*arrays, **static)
-
-    jax.clear_caches()  # of traces of another form
-    with pytest.MonkeyPatch.context() as patch:
+    platform, _, large = request.param.partition(', ')
+    jax.clear_caches()  # of what was traced with other constants
+    with pytest.MonkeyPatch.context() as patch, ops.target(platform):
         patch.setattr(tpu, '_BATCH', 1)
-        if not request.param.startswith('cpu'):
-            patch.setattr(convolution, 'by_platform', elsewhere)
-        elif request.param != 'cpu':
+        if large:
             patch.setattr(cpu, '_QUICK_VALUES', 0)
-        yield request.param
+        yield
     jax.clear_caches()
 
 
@@ -98,9 +93,6 @@ def test_conv_is_the_convolution(form, size, stride, padding, inputs, outputs):
 
     wanted = expected(size, stride, padding, inputs, outputs)
     assert_same(with_gradients(conv, x, kernel), wanted)
-    if not form.startswith('cpu'):
-        text = str(jax.make_jaxpr(jax.grad(lambda *a: conv(*a).sum(), (0, 1)))(x, kernel))
-        assert 'platform_index' not in text, 'its own form was traced, not a choice'
 
 
 @pytest.mark.parametrize(('size', 'stride', 'padding', 'inputs', 'outputs'), CONVOLUTIONS[3::2])
@@ -109,16 +101,9 @@ def test_conv_in_bfloat16_is_near(form, size, stride, padding, inputs, outputs):
     x, kernel = arrays((2, 9, 12, inputs), (size, size, inputs, outputs))
     pads = (padding, padding)
 
-    def results(conv, *args):
-        y, pullback = jax.vjp(conv, *args)
-        return y, *pullback(jnp.ones_like(y))
-
-    got = results(
-        lambda x, kernel: ops.conv(x, kernel, stride, pads),
-        x.astype(jnp.bfloat16),
-        kernel.astype(jnp.bfloat16),
-    )
-    wanted = results(lambda x, kernel: reference(x, kernel, stride, pads), x, kernel)
+    conv = lambda x, kernel: ops.conv(x, kernel, stride, pads)
+    got = with_gradients(conv, x.astype(jnp.bfloat16), kernel.astype(jnp.bfloat16))
+    wanted = expected(size, stride, padding, inputs, outputs)
     for ours, theirs in zip(got, wanted, strict=True):
         assert ours.dtype == jnp.bfloat16
         error = np.abs(np.asarray(ours, np.float32) - theirs).max()
@@ -247,21 +232,31 @@ def test_the_variance_is_exact_in_the_worst_case(name):
 
 
 @pytest.mark.parametrize('slope', [0.0, 0.2])
-def test_each_platforms_norm_is_the_same(slope, monkeypatch):
+def test_each_platforms_norm_is_the_same(slope):
+    norm = functools.partial(ops.instance_norm, slope=slope, pad=1)
     [x] = arrays((2, 7, 4, 3))
+    with ops.target('cpu'):
+        wanted = with_gradients(norm, x)
+    for platform in ('gpu', 'tpu'):
+        with ops.target(platform):
+            for ours, theirs in zip(with_gradients(norm, x), wanted, strict=True):
+                np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
-    def results():
-        jax.clear_caches()  # of traces of another form
-        y, pullback = jax.vjp(lambda x: ops.instance_norm(x, slope=slope, pad=1), x)
-        return y, *pullback(jnp.cos(y))
 
-    wanted = results()
-    for platform in ('default', 'cuda'):
-        chosen = lambda default, *xs, static, **forms: forms.get(platform, default)(*xs, **static)  # noqa: B023
-        monkeypatch.setattr(norm, 'by_platform', chosen)
-        for ours, theirs in zip(results(), wanted, strict=True):
-            np.testing.assert_allclose(ours, theirs, atol=1e-5)
-    jax.clear_caches()
+def test_one_platforms_form_is_traced_or_a_choice_for_every_one():
+    """The choice falls where the program is compiled."""
+    x, kernel = arrays((2, 9, 12, 64), (3, 3, 64, 64))
+    conv = lambda x, kernel: ops.conv(x, kernel, 1, ((0, 0), (0, 0)))
+    texts = {}
+    for platform in ('', 'cpu', 'gpu', 'every'):
+        with ops.target(platform):
+            texts[platform] = str(jax.make_jaxpr(conv)(x, kernel))
+            lowered = jax.jit(conv).lower(x, kernel)
+            np.testing.assert_allclose(
+                lowered.compile()(x, kernel), reference(x, kernel, 1, 'VALID'), atol=1e-3
+            )
+    assert texts[''] == texts['cpu'] != texts['gpu']
+    assert [p for p, text in texts.items() if 'platform_index' in text] == ['every']
 
 
 @pytest.mark.parametrize('width', [0, 1, 3])

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from absl import logging
 
+from cyclegan_jax import ops
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import pictures, space, webpage
 from cyclegan_jax.inference.runtimes import Generator, with_onnxruntime
@@ -132,8 +133,7 @@ def to_stablehlo(networks: Networks, folder: Path) -> None:
     from jax import export as jax_export
 
     for name, network in _generators(networks).items():
-        forward = _forward(network)
-        module = _module(network)
+        forward, module = jax.jit(_forward(network)), _module(network)
         multiple = module.size_multiple
         least = -(-module.smallest // multiple)
         shape = jax_export.symbolic_shape(
@@ -141,7 +141,8 @@ def to_stablehlo(networks: Networks, folder: Path) -> None:
             constraints=[f'h >= {least}', f'w >= {least}'],
         )
         image = jax.ShapeDtypeStruct(shape, jnp.float32)
-        exported = jax_export.export(jax.jit(forward), platforms=('cpu', 'cuda', 'tpu'))(image)
+        with ops.target('every'):
+            exported = jax_export.export(forward, platforms=('cpu', 'cuda', 'tpu'))(image)
         try:
             content = exported.serialize()
         except ImportError as error:
@@ -162,9 +163,8 @@ def to_onnx(networks: Networks, folder: Path) -> None:
       UserError: run by onnxruntime, the model gives something else.
     """
     for name, network in _generators(networks).items():
-        path = folder / f'{name}.onnx'
         content, call = _onnx(network, name)
-        _check(path, network, call)
+        _check(path := folder / f'{name}.onnx', network, call)
         write_bytes(path, content)
 
 

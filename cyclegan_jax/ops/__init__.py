@@ -3,6 +3,7 @@
 from cyclegan_jax.ops.blur import blur_down, blur_up
 from cyclegan_jax.ops.convolution import Conv, conv, up_conv
 from cyclegan_jax.ops.norm import InstanceNorm, instance_norm, reflect_pad
+from cyclegan_jax.ops.platform import target
 
 __all__ = [
     'Conv',
@@ -12,5 +13,6 @@ __all__ = [
     'conv',
     'instance_norm',
     'reflect_pad',
+    'target',
     'up_conv',
 ]

@@ -1,4 +1,4 @@
-"""The one place where a form is chosen: by the platform that a program is compiled for."""
+"""The one place where a form is chosen: by the platform that a program is for."""
 
 import functools
 from collections.abc import Callable
@@ -6,8 +6,17 @@ from collections.abc import Callable
 import jax
 from jax import lax
 
+# 'cpu', 'gpu' or 'tpu': a program for that platform is traced. 'every': one for all of them, which
+# chooses where it is compiled. '': the platform that JAX computes on; tracing the forms of all for
+# it would take twice the time.
+target = jax.make_user_context('')
+
 
 def by_platform(default: Callable, *arrays: jax.Array, static: dict, **forms: Callable):
     """Calls `default`, or the form for 'cpu', 'cuda' or 'tpu', on `arrays`, **static."""
+    platform = target.value or jax.default_backend()
+    if platform != 'every':
+        form = forms.get('cuda' if platform == 'gpu' else platform, default)
+        return form(*arrays, **static)
     forms = {name: functools.partial(form, **static) for name, form in forms.items()}
     return lax.platform_dependent(*arrays, default=functools.partial(default, **static), **forms)
