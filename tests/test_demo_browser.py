@@ -9,6 +9,7 @@ import sys
 import urllib.error
 import urllib.request
 import zipfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,10 @@ from translate_fixtures import picture
 from cyclegan_jax import translate
 from cyclegan_jax.data.images import decode
 
-pytest.importorskip('gradio')
-pytestmark = pytest.mark.slow
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(find_spec('gradio') is None, reason='gradio is not installed'),
+]
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason='Chromium is not installed')
 
 PORT = 7863
