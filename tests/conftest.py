@@ -24,4 +24,4 @@ os.environ['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0.2'
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-pytest_plugins = ['checkpoint_state']  # fixtures of several test files
+pytest_plugins = ['checkpoint_state', 'run_processes']  # fixtures of several test files

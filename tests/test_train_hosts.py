@@ -17,7 +17,6 @@ from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.log import read_metrics
 
 pytestmark = pytest.mark.slow
-pytest_plugins = ['run_processes']
 
 
 def two_processes(workdir, *, devices=1, other_workdir=None, other=(), hosts=((), ()), **fields):

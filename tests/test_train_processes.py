@@ -12,7 +12,6 @@ from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.log import read_metrics
 
 pytestmark = pytest.mark.slow
-pytest_plugins = ['run_processes']
 
 
 def test_stopped_twice_and_killed_once_equals_unbroken(tmp_path):
