@@ -105,21 +105,20 @@ def evaluate_folders(
     recorded['warnings'] += _warnings(fake_pictures, sizes)
     if save_real:
         save_features(save_real, direction, weights.sha256)
-    described = {
-        name: {
-            'path': str(paths[name]),
-            'images': len(folder),
-            'sizes': sizes[name],
-            'formats': _formats(folder),
-        }
-        for name, folder in folders.items()
-    }
     protocol = {
         'real': real and str(real),
-        'folders': described,
+        'folders': {
+            name: {
+                'path': str(paths[name]),
+                'images': len(folder),
+                'sizes': sizes[name],
+                'formats': _formats(folder),
+            }
+            for name, folder in folders.items()
+        },
         'scored_files': _names(fake_pictures),
+        **report.protocol(computed, weights.sha256),
     }
-    protocol |= report.protocol(computed, weights.sha256)
     return recorded | {'not_computed': left_out, 'protocol': protocol}
 
 

@@ -121,23 +121,21 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """The state dict, and the sha256 of the .pth it comes from, which is checked first."""
     if not path.is_file():
         raise WeightsError(f'Inception weights: {path} is not a file; wanted {FILE}.')
+    converted = path.suffix == '.safetensors'
+    if not converted:
+        with path.open('rb') as file:
+            sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+        size = path.stat().st_size
+        right = round(size / 1e6) in (95, 96)
+        size = 'the right size, but' if right else f'{size} bytes (not about 96 MB) and'
+        _check_sha256(sha256, f'{path} has {size}')
     try:
-        if path.suffix == '.safetensors':
-            tensors, header = read_tensors(path)
-            sha256 = header.get(_SHA256, 'none')
-            _check_sha256(sha256, f'{path} was converted from a file with')
-        else:
-            with path.open('rb') as file:
-                sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
-            size = path.stat().st_size
-            right = round(size / 1e6) in (95, 96)
-            size = 'the right size, but' if right else f'{size} bytes (not about 96 MB) and'
-            _check_sha256(sha256, f'{path} has {size}')
-            tensors, _ = read_tensors(path)
-    except WeightsError:
-        raise
+        tensors, header = read_tensors(path)
     except UserError as error:
         raise WeightsError(f'Inception weights: {error}') from error
+    if converted:
+        sha256 = header.get(_SHA256, 'none')
+        _check_sha256(sha256, f'{path} was converted from a file with')
     return tensors, sha256
 
 

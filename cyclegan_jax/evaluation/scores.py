@@ -242,9 +242,3 @@ def named(name: str) -> Score | None:
     if name in SCORES or not OF_NETWORK.fullmatch(name):
         return SCORES.get(name)
     return kernel_score(name) if name.startswith('kid') else Score(name, 'lower')
-
-
-def of_score(name: str, metrics: Iterable[Metric]) -> Metric | None:
-    """Of these, the metric that computes a score by which checkpoints can be compared."""
-    found = (m for m in metrics for score in m.scores if score.name == name and score.better)
-    return next(found, None)
