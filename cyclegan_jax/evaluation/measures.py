@@ -16,9 +16,8 @@ from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels
 
 _SHUFFLE = 7  # "shuffled" compares a translation with the truth of the image so many further on
 
-Images = Sequence[
-    np.ndarray
-]  # (h, w, c) as stored, uint8 of photographs; only len() and [i] are used
+# (h, w, c) as stored, uint8 of photographs; only len() and [i] are used
+Images = Sequence[np.ndarray]
 Translations = Iterable[tuple[np.ndarray, np.ndarray | None]]  # (output, cycled) as in `add`
 Scores = dict[str, float]
 
