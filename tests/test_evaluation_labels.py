@@ -6,7 +6,7 @@ from PIL import Image
 
 from cyclegan_jax.data.images import ImageError
 from cyclegan_jax.data.sources import Folder
-from cyclegan_jax.evaluation import folders, labels
+from cyclegan_jax.evaluation import labels
 
 PALETTE = np.array([(0, 0, 0), (255, 0, 0), (0, 255, 0)], np.uint8)
 
@@ -92,8 +92,8 @@ def test_gap_closed():
     assert np.isnan(labels.gap_closed(0.5, 0.5, 0.5))
 
 
-def maps(folder, **options) -> folders.LabelMaps:
-    return folders.LabelMaps(Folder(str(folder), '', 3), PALETTE, **options)
+def maps(folder, **options) -> labels.LabelMaps:
+    return labels.LabelMaps(Folder(str(folder), '', 3), PALETTE, **options)
 
 
 def save(array, path, mode=None):
@@ -133,7 +133,7 @@ def test_folders_are_paired_by_name_not_by_order(tmp_path):
         number = np.full((2, 2), i, np.uint8)
         save(number, tmp_path / 'truth' / f'{city}_gtFine_labelIds.png')
         save(number, tmp_path / 'predicted' / place / f'{city}_leftImg8bit.png')
-    counts = folders.confusion(maps(tmp_path / 'truth'), maps(tmp_path / 'predicted'), 3)
+    counts = labels.confusion_of_files(maps(tmp_path / 'truth'), maps(tmp_path / 'predicted'), 3)
     np.testing.assert_array_equal(counts, np.diag([4, 4, 0]))
 
 
@@ -141,11 +141,11 @@ def test_names_that_do_not_match_are_refused(tmp_path):
     save(NUMBERS, tmp_path / 'truth' / 'a.png')
     save(NUMBERS, tmp_path / 'predicted' / 'b.png')
     with pytest.raises(ValueError, match=r'do not hold the same names: .* only a, b'):
-        folders.confusion(maps(tmp_path / 'truth'), maps(tmp_path / 'predicted'), 3)
+        labels.confusion_of_files(maps(tmp_path / 'truth'), maps(tmp_path / 'predicted'), 3)
 
 
 def test_sizes_that_do_not_match_name_the_file(tmp_path):
     save(NUMBERS, tmp_path / 'truth' / 'a.png')
     save(np.zeros((4, 4), np.uint8), tmp_path / 'predicted' / 'a.png')
     with pytest.raises(ValueError, match=r'predicted/a.png: labels are \(2, 2\) but .* \(4, 4\)'):
-        folders.confusion(maps(tmp_path / 'truth'), maps(tmp_path / 'predicted'), 3)
+        labels.confusion_of_files(maps(tmp_path / 'truth'), maps(tmp_path / 'predicted'), 3)

@@ -8,8 +8,7 @@ from PIL import Image
 
 from cyclegan_jax import evaluate
 from cyclegan_jax.evaluation import evaluate_folders
-from cyclegan_jax.evaluation.frames import Flicker
-from cyclegan_jax.evaluation.measures import result_of
+from cyclegan_jax.evaluation.measures import Flicker, result_of
 from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels
 
 

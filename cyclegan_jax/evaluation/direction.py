@@ -4,6 +4,7 @@ Three families of scores, because none sees everything: distribution (do the out
 target domain?), correspondence (is each the right one?) and reconstruction (can it be undone?).
 """
 
+import dataclasses
 import functools
 import os
 import zipfile
@@ -26,6 +27,7 @@ _SHA256 = 'inception_sha256'  # in a file of features
 _UNBIASED = 2048  # images; with fewer, FID says as much about their number as about them
 
 
+@dataclasses.dataclass(eq=False)
 class Direction:
     """Everything about one direction that does not depend on the translator, computed once.
 
@@ -48,33 +50,27 @@ class Direction:
       UserError: fewer than two images on a side of a distribution score.
     """
 
-    def __init__(
-        self,
-        extractor: 'Extractor',
-        metrics: Sequence[Metric],
-        *,
-        count: int,
-        real: Images | Mapping[str, np.ndarray],
-        inputs: Images | None = None,
-        truth: Images | None = None,
-        classes: Images | None = None,
-        palette: np.ndarray | None = None,
-        other: Images | None = None,
-        legacy: bool = False,
-        pixels: Pixels = PHOTOGRAPHS,
-        input_pixels: Pixels = PHOTOGRAPHS,
-    ):
-        self.metrics = metrics
-        self.pixels, self.input_pixels = pixels, input_pixels
+    extractor: 'Extractor'
+    metrics: Sequence[Metric]
+    _: dataclasses.KW_ONLY
+    count: int
+    real: Images | Mapping[str, np.ndarray]
+    inputs: Images | None = None
+    truth: Images | None = None
+    classes: Images | None = None
+    palette: np.ndarray | None = None
+    other: Images | None = None
+    legacy: bool = False
+    pixels: Pixels = PHOTOGRAPHS
+    input_pixels: Pixels = PHOTOGRAPHS
+
+    def __post_init__(self):
         self._distances = [metric for metric in self.metrics if metric.features]
-        self._extractor, self._real, self.count = extractor, real, count
-        self.inputs, self.truth, self.other = inputs, truth, other
-        self.classes, self.palette, self.legacy = classes, palette, legacy
-        known = isinstance(real, Mapping)
-        self.real_count = len(next(iter(real.values())) if known else real)
-        if self._distances and min(count, self.real_count) < 2:
+        known = isinstance(self.real, Mapping)
+        self.real_count = len(next(iter(self.real.values())) if known else self.real)
+        if self._distances and min(self.count, self.real_count) < 2:
             raise UserError(
-                f'{count} images against {self.real_count} real ones; a distance between sets '
+                f'{self.count} images against {self.real_count} real ones; a distance between sets '
                 'wants at least 2 in each.'
             )
 
@@ -141,13 +137,13 @@ class Direction:
     @functools.cached_property
     def real_features(self) -> Mapping[str, np.ndarray]:
         """Of the real images, by name, (n, ...)."""
-        known = isinstance(self._real, Mapping)
-        return self._real if known else self._features(self._real, 'real')
+        known = isinstance(self.real, Mapping)
+        return self.real if known else self._features(self.real, 'real')
 
     @functools.cached_property
     def real_spread(self) -> float:
         """How much the real images differ from each other, see `measures.Moments`."""
-        return measures.result_of(measures.Moments(), self._real, 'real')['spread']
+        return measures.result_of(measures.Moments(), self.real, 'real')['spread']
 
     def _floor(self) -> Scores:
         """Distances between two sets of real images, and `images`: how many the first one had.
@@ -191,7 +187,7 @@ class Direction:
         """Features of the translations, by name; on the way adds them to other measures."""
         kinds = dict.fromkeys(metric.features for metric in self._distances)
         pixels = pixels or self.pixels
-        collectors = {kind.name: self._extractor.collector(kind, count, pixels) for kind in kinds}
+        collectors = {kind.name: self.extractor.collector(kind, count, pixels) for kind in kinds}
         measures.run([*collectors.values(), *others], translations, count, name)
         return {name: collector.result() for name, collector in collectors.items()}
 

@@ -8,7 +8,7 @@ beside others of the same file and preprocessing, which the protocol names.
 import ast
 import hashlib
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -124,11 +124,11 @@ def _shape(shape: Sequence, fields: Mapping[str, str], path: str) -> tuple[str, 
     if len(shape) != 4:
         raise UserError(f'{path} takes arrays of shape {shape}, not images (n, 3, h, w).')
     guess = {(True, False): 'NCHW', (False, True): 'NHWC'}.get((shape[1] == 3, shape[3] == 3))
-    layout = _field(fields, 'layout', path, str, guess)
+    layout = _field(fields, 'layout', path, guess)
     check_choice(f'layout of {path}', layout, ('NCHW', 'NHWC'))
     sides = shape[2:] if layout == 'NCHW' else shape[1:3]
     closed = 'x'.join(map(str, sides)) if all(isinstance(side, int) for side in sides) else None
-    text = _field(fields, 'size', path, str, closed)
+    text = _field(fields, 'size', path, closed)
     match = re.fullmatch(r'(\d+)(?:\s*x\s*(\d+))?', text)
     size = match and (int(match[1]), int(match[2] or match[1]))
     fits = size and all(s == n or not isinstance(s, int) for s, n in zip(sides, size, strict=True))
@@ -139,26 +139,21 @@ def _shape(shape: Sequence, fields: Mapping[str, str], path: str) -> tuple[str, 
 
 def _numbers(fields: Mapping[str, str], name: str, path: str) -> np.ndarray:
     """float32 (1,) or (3,)."""
-
-    def read(text: str) -> np.ndarray:
-        return np.atleast_1d(np.asarray(ast.literal_eval(text.strip()), np.float32))
-
-    found = _field(fields, name, path, read)
+    text = _field(fields, name, path)
+    try:
+        found = np.atleast_1d(np.asarray(ast.literal_eval(text.strip()), np.float32))
+    except (ValueError, SyntaxError, TypeError) as error:
+        raise UserError(f'{path}: {name} is {text!r}, which cannot be read.') from error
     if found.shape not in ((1,), (3,)) or not np.isfinite(found).all():
-        raise UserError(f'{path}: {name} is {fields[name]!r}; wanted one number, or three.')
+        raise UserError(f'{path}: {name} is {text!r}; wanted one number, or three.')
     return found
 
 
-def _field(
-    fields: Mapping[str, str], name: str, path: str, read: Callable, default: str | None = None
-):
+def _field(fields: Mapping[str, str], name: str, path: str, default: str | None = None) -> str:
     text = fields.get(name, default)
     if text is None:
         raise UserError(
             f"{path} does not say its {name}; give it, as the network's authors do: "
             f'--features={path}:{name}=...'
         )
-    try:
-        return read(text)
-    except (ValueError, SyntaxError, TypeError) as error:
-        raise UserError(f'{path}: {name} is {text!r}, which cannot be read.') from error
+    return text

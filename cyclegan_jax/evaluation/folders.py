@@ -2,19 +2,17 @@
 
 import collections
 import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
-from tqdm import tqdm
 
-from cyclegan_jax.data import clips, images, synthetic
+from cyclegan_jax.data import clips, synthetic
 from cyclegan_jax.data.sources import Folder
 from cyclegan_jax.errors import UserError, check_at_least, check_choice
 from cyclegan_jax.evaluation import (
     feature_network,
-    frames,
     inception_weights,
     labels,
     paired,
@@ -66,13 +64,12 @@ def evaluate_folders(
     wanted = scores.parse(metrics, others=feature_network.load(features))
     weights = inception_weights.find(inception, scores.needs_weights(wanted))
     paths = {'fake': fake, 'real': real, 'other_real': other_real, 'input': input, 'truth': truth}
+    kind = Numbered if any(scores.FRAMES in metric.needs for metric in wanted) else Folder
     folders = {
-        name: _open(name, path)
+        name: _open(name, path, kind)
         for name, path in paths.items()
         if path and not (name == 'real' and Path(path).suffix == '.npz')
     }
-    if any(scores.FRAMES in metric.needs for metric in wanted):
-        folders = {name: frames.Numbered(folder) for name, folder in folders.items()}
     known = load_features(real, weights.sha256) if real and 'real' not in folders else None
     sizes = {name: _sizes(folder) for name, folder in folders.items()}
     one_size = len(set().union(*sizes.values())) == 1
@@ -80,7 +77,7 @@ def evaluate_folders(
         scores.WEIGHTS: weights.missing,
         scores.ONE_SIZE: '' if one_size else 'needs pictures of one size',
         scores.REAL: '' if 'real' in folders else 'needs the pictures of --real',
-        scores.FRAMES: frames.lacking(sizes),
+        scores.FRAMES: _lacking_frames(sizes),
         scores.TRUTH: '' if 'truth' in folders else 'needs --truth',
         scores.CLASSES: 'needs --predictions',
         scores.CYCLE: 'needs --workdir',
@@ -108,21 +105,20 @@ def evaluate_folders(
     recorded['warnings'] += _warnings(fake_pictures, sizes)
     if save_real:
         save_features(save_real, direction, weights.sha256)
-    described = {
-        name: {
-            'path': str(paths[name]),
-            'images': len(folder),
-            'sizes': sizes[name],
-            'formats': _formats(folder),
-        }
-        for name, folder in folders.items()
-    }
     protocol = {
         'real': real and str(real),
-        'folders': described,
+        'folders': {
+            name: {
+                'path': str(paths[name]),
+                'images': len(folder),
+                'sizes': sizes[name],
+                'formats': _formats(folder),
+            }
+            for name, folder in folders.items()
+        },
         'scored_files': _names(fake_pictures),
+        **report.protocol(computed, weights.sha256),
     }
-    protocol |= report.protocol(computed, weights.sha256)
     return recorded | {'not_computed': left_out, 'protocol': protocol}
 
 
@@ -153,13 +149,13 @@ def evaluate_label_maps(
       UserError: folders that are empty or do not match, or a palette that does not exist.
     """
     classes, colours, void = _palette(palette)
-    true_maps = LabelMaps(_open('labels', truth), colours, void=void, label_ids=label_ids)
+    true_maps = labels.LabelMaps(_open('labels', truth), colours, void=void, label_ids=label_ids)
     folders = {'untranslated': untranslated, 'predictions': predictions, 'oracle': oracle}
     folders = {name: path for name, path in folders.items() if path}
     found, ious, closed = {}, {}, {}
     for name, path in folders.items():
-        predicted = LabelMaps(_open(name, path), colours, label_ids=label_ids)
-        counts = confusion(true_maps, predicted, len(colours))
+        predicted = labels.LabelMaps(_open(name, path), colours, label_ids=label_ids)
+        counts = labels.confusion_of_files(true_maps, predicted, len(colours))
         found[name] = labels.scores(counts, legacy)
         ious[name] = dict(zip(classes, labels.class_ious(counts).tolist(), strict=True))
     if len(found) == 3:
@@ -185,69 +181,13 @@ def evaluate_label_maps(
     }
 
 
-class LabelMaps:
-    """Label maps of a folder. A file of one channel or with a colour table holds class numbers.
+class Numbered(Folder):
+    """The pictures of a folder in the order of the numbers in their names: 2 before 10."""
 
-    Args:
-      folder: where the files are.
-      palette: uint8 (classes, 3). Files in colour mean the class of the nearest of these.
-      void: uint8 (n, 3), colours that mean no class.
-      label_ids: class numbers are Cityscapes' labelIds, as in GTA5, not train ids.
-    """
-
-    def __init__(
-        self,
-        folder: Folder,
-        palette: np.ndarray,
-        *,
-        void: np.ndarray | None = None,
-        label_ids: bool = False,
-    ):
-        self.names = _names(folder)
-        self._classes, self._label_ids = len(palette), label_ids
-        self._palette = palette if void is None else np.concatenate([palette, void])
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def __getitem__(self, number: int) -> np.ndarray:
-        """uint8 (h, w); 255 is void.
-
-        Raises:
-          images.ImageError: not a label map.
-        """
-        path = self.names[number]
-        images.read_size(path)  # refuses what is no image before Pillow decodes it
-        with Image.open(path, formats=images.FORMATS) as image:
-            if image.mode not in ('1', 'L', 'P', 'I;16', 'I'):
-                classes = labels.decode(images.decode(path), self._palette)
-                classes[classes >= self._classes] = labels.VOID
-                return classes
-            if image.format == 'JPEG':
-                raise images.ImageError(path, 'JPEG changes class numbers; write label maps as PNG')
-            classes = np.asarray(image)
-        if classes.max() > labels.VOID:
-            raise images.ImageError(path, f'{classes.max()} is not the number of a class')
-        classes = classes.astype(np.uint8)
-        return labels.to_train_ids(classes) if self._label_ids else classes
-
-
-def confusion(truth: LabelMaps, predictions: LabelMaps, classes: int) -> np.ndarray:
-    """One confusion matrix, see `labels.confusion`, of all files of two folders, paired by name.
-
-    Raises:
-      UserError: names or sizes that do not match, or classes that do not exist; it names the file.
-    """
-    partners = paired.match(truth.names, predictions.names, '--labels and the predictions')
-    counts = np.zeros((classes, classes), np.int64)
-    for number, partner in enumerate(tqdm(partners, 'label maps', leave=False, disable=None)):
-        try:
-            counts += labels.confusion(truth[number], predictions[partner], classes)
-        except images.ImageError:
-            raise
-        except UserError as error:
-            raise UserError(f'{predictions.names[partner]}: {error}') from error
-    return counts
+    def __init__(self, *args):
+        super().__init__(*args)
+        parts = {path: re.split(r'(\d+)', str(path)) for path in self._paths}
+        self._paths.sort(key=lambda path: [int(p) if p.isdigit() else p for p in parts[path]])
 
 
 def _palette(name: str) -> tuple[Sequence[str], np.ndarray, np.ndarray | None]:
@@ -259,6 +199,15 @@ def _palette(name: str) -> tuple[Sequence[str], np.ndarray, np.ndarray | None]:
     return list(labels.CITYSCAPES), colours, labels.CITYSCAPES_VOID
 
 
+def _lacking_frames(sizes: Mapping[str, Mapping[str, int]]) -> str:
+    """Why frames of these sizes, {folder: {size: how many}}, cannot be scored; '' if they can."""
+    if 'input' not in sizes:
+        return 'needs --input, the frames that were translated'
+    if any(len(sizes[name]) > 1 for name in ('fake', 'input')):
+        return 'needs frames of one size'
+    return '' if sum(sizes['fake'].values()) > 1 else 'needs two frames at least'
+
+
 def _partners(folders: Mapping[str, Folder], name: str) -> View | None:
     """The pictures of another folder that belong to those of --fake, in their order."""
     if name not in folders:
@@ -268,7 +217,7 @@ def _partners(folders: Mapping[str, Folder], name: str) -> View | None:
     return View(other.__getitem__, places)
 
 
-def _open(flag: str, path: PathLike) -> Folder | clips.Frames:
+def _open(flag: str, path: PathLike, kind: type[Folder] = Folder) -> Folder | clips.Frames:
     """The pictures of a folder, or the frames of a video, that a flag names.
 
     Raises:
@@ -279,7 +228,7 @@ def _open(flag: str, path: PathLike) -> Folder | clips.Frames:
         return clips.Frames(path)
     if not Path(path).is_dir():
         raise UserError(f'{flag}={path} is not a folder')
-    return Folder(str(path), '', 3)
+    return kind(str(path), '', 3)
 
 
 def _names(folder: Folder) -> list[str]:

@@ -92,12 +92,12 @@ def _check(
     """Raises UserError unless evaluations will have this score, in this direction."""
     score, _, direction = keep_best.rpartition('_')
     known = [*scores.METRICS.values(), *others]
-    metric = scores.of_score(score, known)
+    comparable = {each.name: m for m in known for each in m.scores if each.better}
+    metric = comparable.get(score)
     if metric is None or direction not in ('a2b', 'b2a'):
-        names = ', '.join(score.name for m in known for score in m.scores if score.better)
         raise UserError(
             f'keep_best is {keep_best!r}; it must be a score and a direction, such as psnr_a2b; '
-            f'scores: {names}.'
+            f'scores: {", ".join(comparable)}.'
         )
     if direction not in metric.directions:
         only = metric.directions[0]

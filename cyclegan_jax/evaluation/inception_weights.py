@@ -28,6 +28,7 @@ MISSING = (
     f'weights-inception-2015-12-05-6726825d.pth, and name it by --inception or {VARIABLE}'
 )
 
+_BATCH_NORM = ('weight', 'bias', 'running_mean', 'running_var')
 _BATCH_NORM_EPS = 1e-3
 _SHA256 = 'source_sha256'  # in the header of a converted file
 
@@ -46,6 +47,9 @@ class Weights(NamedTuple):
     missing: str = ''
 
 
+NO_WEIGHTS = Weights(None, None, MISSING)
+
+
 def find(path: str | os.PathLike | None, wanted: bool = True) -> Weights:
     """The weights that `path`, or else the environment, names; none unless they are `wanted`.
 
@@ -56,7 +60,7 @@ def find(path: str | os.PathLike | None, wanted: bool = True) -> Weights:
     """
     variable = os.environ.get(VARIABLE)
     if not wanted or not (path or variable):
-        return Weights(None, None, MISSING)
+        return NO_WEIGHTS
     try:
         return Weights(*load(path or variable))
     except (WeightsError, OSError) as error:
@@ -105,8 +109,7 @@ def fold(tensors: Mapping[str, np.ndarray]) -> Params:
     for unit in inception.kernel_shapes():
         kernel = found[f'{unit}.conv.weight'].astype(np.float64).transpose(2, 3, 1, 0)
         scale, shift, mean, variance = (
-            found[f'{unit}.bn.{name}'].astype(np.float64)
-            for name in ('weight', 'bias', 'running_mean', 'running_var')
+            found[f'{unit}.bn.{name}'].astype(np.float64) for name in _BATCH_NORM
         )
         scale = scale / np.sqrt(variance + _BATCH_NORM_EPS)
         bias = shift - mean * scale
@@ -118,23 +121,21 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], str]:
     """The state dict, and the sha256 of the .pth it comes from, which is checked first."""
     if not path.is_file():
         raise WeightsError(f'Inception weights: {path} is not a file; wanted {FILE}.')
+    converted = path.suffix == '.safetensors'
+    if not converted:
+        with path.open('rb') as file:
+            sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
+        size = path.stat().st_size
+        right = round(size / 1e6) in (95, 96)
+        size = 'the right size, but' if right else f'{size} bytes (not about 96 MB) and'
+        _check_sha256(sha256, f'{path} has {size}')
     try:
-        if path.suffix == '.safetensors':
-            tensors, header = read_tensors(path)
-            sha256 = header.get(_SHA256, 'none')
-            _check_sha256(sha256, f'{path} was converted from a file with')
-        else:
-            with path.open('rb') as file:
-                sha256 = hashlib.file_digest(file, 'sha256').hexdigest()
-            size = path.stat().st_size
-            right = round(size / 1e6) in (95, 96)
-            size = 'the right size, but' if right else f'{size} bytes (not about 96 MB) and'
-            _check_sha256(sha256, f'{path} has {size}')
-            tensors, _ = read_tensors(path)
-    except WeightsError:
-        raise
+        tensors, header = read_tensors(path)
     except UserError as error:
         raise WeightsError(f'Inception weights: {error}') from error
+    if converted:
+        sha256 = header.get(_SHA256, 'none')
+        _check_sha256(sha256, f'{path} was converted from a file with')
     return tensors, sha256
 
 
@@ -150,8 +151,7 @@ def _check_layout(found: Mapping[str, np.ndarray]) -> None:
     wanted = {}
     for unit, shape in inception.kernel_shapes().items():
         wanted[f'{unit}.conv.weight'] = shape
-        for name in ('weight', 'bias', 'running_mean', 'running_var'):
-            wanted[f'{unit}.bn.{name}'] = shape[:1]
+        wanted |= {f'{unit}.bn.{name}': shape[:1] for name in _BATCH_NORM}
     problems = {
         'missing': [name for name in wanted if name not in found],
         'unknown': [name for name in found if name not in wanted],

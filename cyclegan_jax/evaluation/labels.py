@@ -5,8 +5,13 @@ confusion matrix for the whole test set, rows are the truth, void pixels dropped
 """
 
 import numpy as np
+from PIL import Image
+from tqdm import tqdm
 
+from cyclegan_jax.data import images
+from cyclegan_jax.data.sources import Folder
 from cyclegan_jax.errors import UserError
+from cyclegan_jax.evaluation import paired
 
 VOID = 255
 
@@ -105,6 +110,71 @@ def confusion(truth: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndar
             )
     cells = classes * truth.astype(np.int64) + predicted
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
+
+
+class LabelMaps:
+    """Label maps of a folder. A file of one channel or with a colour table holds class numbers.
+
+    Args:
+      folder: where the files are.
+      palette: uint8 (classes, 3). Files in colour mean the class of the nearest of these.
+      void: uint8 (n, 3), colours that mean no class.
+      label_ids: class numbers are Cityscapes' labelIds, as in GTA5, not train ids.
+    """
+
+    def __init__(
+        self,
+        folder: Folder,
+        palette: np.ndarray,
+        *,
+        void: np.ndarray | None = None,
+        label_ids: bool = False,
+    ):
+        self.names = [folder.name(i) for i in range(len(folder))]
+        self._classes, self._label_ids = len(palette), label_ids
+        self._palette = palette if void is None else np.concatenate([palette, void])
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """uint8 (h, w); 255 is void.
+
+        Raises:
+          images.ImageError: not a label map.
+        """
+        path = self.names[number]
+        images.read_size(path)  # refuses what is no image before Pillow decodes it
+        with Image.open(path, formats=images.FORMATS) as image:
+            if image.mode not in ('1', 'L', 'P', 'I;16', 'I'):
+                classes = decode(images.decode(path), self._palette)
+                classes[classes >= self._classes] = VOID
+                return classes
+            if image.format == 'JPEG':
+                raise images.ImageError(path, 'JPEG changes class numbers; write label maps as PNG')
+            classes = np.asarray(image)
+        if classes.max() > VOID:
+            raise images.ImageError(path, f'{classes.max()} is not the number of a class')
+        classes = classes.astype(np.uint8)
+        return to_train_ids(classes) if self._label_ids else classes
+
+
+def confusion_of_files(truth: LabelMaps, predictions: LabelMaps, classes: int) -> np.ndarray:
+    """One confusion matrix, see `confusion`, of all files of two folders, paired by name.
+
+    Raises:
+      UserError: names or sizes that do not match, or classes that do not exist; it names the file.
+    """
+    partners = paired.match(truth.names, predictions.names, '--labels and the predictions')
+    counts = np.zeros((classes, classes), np.int64)
+    for number, partner in enumerate(tqdm(partners, 'label maps', leave=False, disable=None)):
+        try:
+            counts += confusion(truth[number], predictions[partner], classes)
+        except images.ImageError:
+            raise
+        except UserError as error:
+            raise UserError(f'{predictions.names[partner]}: {error}') from error
+    return counts
 
 
 def scores(counts: np.ndarray, legacy: bool = False) -> dict[str, float]:

@@ -16,9 +16,8 @@ from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels
 
 _SHUFFLE = 7  # "shuffled" compares a translation with the truth of the image so many further on
 
-Images = Sequence[
-    np.ndarray
-]  # (h, w, c) as stored, uint8 of photographs; only len() and [i] are used
+# (h, w, c) as stored, uint8 of photographs; only len() and [i] are used
+Images = Sequence[np.ndarray]
 Translations = Iterable[tuple[np.ndarray, np.ndarray | None]]  # (output, cycled) as in `add`
 Scores = dict[str, float]
 
@@ -167,6 +166,42 @@ class Diversity(Moments):
 
     def result(self) -> Scores:
         return {'diversity': super().result()['spread'] / self._real_spread}
+
+
+class Flicker:
+    """How much neighbouring frames differ: flicker, in levels or the data's own units.
+
+    Motion changes frames too, so flicker_ratio says it as a share of what their inputs differ. It
+    is not there where the inputs stand still.
+
+    Args:
+      inputs: of the frames, in their order.
+      pixels, input_pixels: of the frames, and of the inputs.
+    """
+
+    def __init__(self, inputs: Images, pixels: Pixels, input_pixels: Pixels):
+        self._inputs, self._pixels, self._input_pixels = inputs, pixels, input_pixels
+        self._before, self._changes = None, []
+
+    def add(self, number: int, output: np.ndarray, cycled: np.ndarray | None) -> None:
+        source = self._inputs[number]
+        if self._before is not None:
+            frame, source_frame = self._before
+            self._changes.append(
+                (
+                    np.abs(output.astype(np.float64) - frame).mean(),
+                    l1(output, frame, self._pixels),
+                    l1(source, source_frame, self._input_pixels),
+                )
+            )
+        self._before = output, source
+
+    def result(self) -> Scores:
+        if not self._changes:
+            return {}
+        in_units, change, of_inputs = np.mean(self._changes, axis=0).tolist()
+        found = {'flicker': in_units}
+        return found | ({'flicker_ratio': change / of_inputs} if of_inputs else {})
 
 
 class Labels:

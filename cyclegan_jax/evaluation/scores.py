@@ -9,7 +9,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from cyclegan_jax.errors import UserError, check_choice
-from cyclegan_jax.evaluation import distances, frames, inception, measures, randconv
+from cyclegan_jax.evaluation import distances, inception, measures, randconv
 from cyclegan_jax.evaluation.measures import Images
 from cyclegan_jax.evaluation.metric import (
     CLASSES,
@@ -155,7 +155,7 @@ METRICS = {
                 "or the data's units; flicker_ratio: as a share of the inputs' change, both in "
                 '[-1, 1]'
             ),
-            measures=(lambda d: frames.Flicker(d.inputs, d.pixels, d.input_pixels),),
+            measures=(lambda d: measures.Flicker(d.inputs, d.pixels, d.input_pixels),),
             baselines={
                 'untranslated': lambda d: d.inputs if d.input_pixels.comparable(d.pixels) else None
             },
@@ -242,9 +242,3 @@ def named(name: str) -> Score | None:
     if name in SCORES or not OF_NETWORK.fullmatch(name):
         return SCORES.get(name)
     return kernel_score(name) if name.startswith('kid') else Score(name, 'lower')
-
-
-def of_score(name: str, metrics: Iterable[Metric]) -> Metric | None:
-    """Of these, the metric that computes a score by which checkpoints can be compared."""
-    found = (m for m in metrics for score in m.scores if score.name == name and score.better)
-    return next(found, None)

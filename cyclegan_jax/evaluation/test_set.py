@@ -8,9 +8,9 @@ import numpy as np
 
 from cyclegan_jax.data import Dataset
 from cyclegan_jax.data.images import centre_crop
-from cyclegan_jax.evaluation import inception_weights, paired, scores
+from cyclegan_jax.evaluation import paired, scores
 from cyclegan_jax.evaluation.direction import Direction, Extractor
-from cyclegan_jax.evaluation.inception_weights import Weights
+from cyclegan_jax.evaluation.inception_weights import NO_WEIGHTS, Weights
 from cyclegan_jax.evaluation.measures import Images, Scores, View
 from cyclegan_jax.evaluation.metric import Metric
 from cyclegan_jax.pixels import Pixels
@@ -19,7 +19,6 @@ from cyclegan_jax.pixels import Pixels
 Translate = Callable[[str, np.ndarray], np.ndarray]
 Keep = Callable[[str, int, np.ndarray], None]
 
-_NO_WEIGHTS = Weights(None, None, inception_weights.MISSING)
 _NO_TRUTH = 'the right translations of the test images are not known'
 _NO_CLASSES = 'the classes in the test images are not known'
 
@@ -51,7 +50,7 @@ class TestSet:
         dataset: Dataset,
         metrics: Sequence[Metric],
         *,
-        weights: Weights = _NO_WEIGHTS,
+        weights: Weights = NO_WEIGHTS,
         paired: bool | None = None,
         palette: np.ndarray | None = None,
         legacy: bool = False,
@@ -68,18 +67,14 @@ class TestSet:
             scores.PHOTOGRAPHS: _no_photographs(dataset.pixels.values()),
         }
         self.unavailable = scores.lacking(metrics, reasons)
+        computed = [metric for metric in metrics if metric.name not in self.unavailable]
         extractor = Extractor(weights.params, batch_size)
-        self._inputs, self._batch_size, self.directions = {}, batch_size, {}
+        self._batch_size, self.directions = batch_size, {}
         for source, target in ('ab', 'ba'):
             name = f'{source}2{target}'
-            self._inputs[name] = images[source]
             self.directions[name] = Direction(
                 extractor,
-                [
-                    metric
-                    for metric in metrics
-                    if metric.name not in self.unavailable and name in metric.directions
-                ],
+                [metric for metric in computed if name in metric.directions],
                 count=len(images[source]),
                 real=images[target],
                 inputs=images[source],
@@ -104,8 +99,9 @@ class TestSet:
         }
 
     def _translations(self, name: str, translate: Translate, keep: Keep | None) -> Iterator[tuple]:
-        inputs, back = self._inputs[name], name[::-1]
-        cycle = any(scores.CYCLE in metric.needs for metric in self.directions[name].metrics)
+        direction = self.directions[name]
+        inputs, back = direction.inputs, name[::-1]
+        cycle = any(scores.CYCLE in metric.needs for metric in direction.metrics)
         for first in range(0, len(inputs), self._batch_size):
             numbers = range(first, min(first + self._batch_size, len(inputs)))
             outputs = translate(name, np.stack([inputs[i] for i in numbers]))

@@ -68,7 +68,12 @@ def evaluate_run(
     first = next(loaded)
     if save_images and not overwrite:
         for each in [first[0], *steps[1:]]:
-            _check_empty(Path(save_images, f'step_{each}'))
+            folder = Path(save_images, f'step_{each}')
+            if folder.is_dir() and any(folder.iterdir()):
+                # They would be taken for translations of this step.
+                raise UserError(
+                    f'{folder} is not empty; choose another folder, or give --overwrite'
+                )
     inception = inception_weights.find(inception, scores.needs_weights(wanted))
     # Without a cache only those training images are decoded that the floor needs.
     dataset = data.load(
@@ -106,16 +111,12 @@ def evaluate_run(
 
         folder = save_images and Path(save_images, f'step_{step}')
         keep = folder and _writer(folder, dataset.test_names, dataset.pixels)
-        scored = test_set.score(translate, keep)
         recorded = {
-            name: report.record(direction, scored[name])
-            for name, direction in test_set.directions.items()
+            name: report.record(test_set.directions[name], scored)
+            for name, scored in test_set.score(translate, keep).items()
         }
-        unavailable = {
-            'not_computed': test_set.unavailable,
-            'protocol': protocol | {'weights': weights},
-        }
-        return {'step': step, **recorded, **unavailable}
+        recorded |= {'not_computed': test_set.unavailable}
+        return {'step': step, **recorded, 'protocol': protocol | {'weights': weights}}
 
     translators = _translators(first[1], batch_size)
     return (score(*each) for each in itertools.chain([first], loaded))
@@ -184,12 +185,6 @@ def _translators(networks: Mapping[str, Network], batch_size: int) -> dict[str, 
         )
         for name, n in networks.items()
     }
-
-
-def _check_empty(folder: Path) -> None:
-    if folder.is_dir() and any(folder.iterdir()):
-        # They would be taken for translations of this step.
-        raise UserError(f'{folder} is not empty; choose another folder, or give --overwrite')
 
 
 def _writer(folder: Path, names: Mapping[str, list[str]], pixels: Mapping[str, Pixels]) -> Keep:
