@@ -158,7 +158,7 @@ def join(parts: list[Path], kind: _Format, source: Path, target: Path) -> None:
         av.open(str(temporary), 'w', format=kind.container, options=dict(kind.options)) as out,
     ):
         out.metadata.update(_carried(clip.container.metadata))
-        _, frame = next(clip.frames())
+        _, frame = next(clip.frames())  # which also finds `clip.rotation`
         video = _add_video(out, clip, kind, frame.shape)
         sounds = {}
         for sound in sounding.container.streams.audio:

@@ -44,20 +44,18 @@ class HuggingFace(Source):
                 'data.column_a and data.column_b.'
             )
         table = tables[split].select_columns(column)
-        self.encoded = isinstance(features[column], datasets.Image)
-        if self.encoded:
-            table = table.cast_column(column, datasets.Image(decode=False))
         cells = table.with_format('arrow')[:][column]
         self._rows = np.flatnonzero(cells.is_valid())
         if not len(self._rows):
             raise UserError(f'data set {name}, split {split!r}: column {column!r} has no images.')
+        self.encoded = isinstance(features[column], datasets.Image)
         if self.encoded:
+            self._table = table.cast_column(column, datasets.Image(decode=False))
             stored = pyarrow.compute.struct_field(cells, 'bytes')
             self._stored_sizes = pyarrow.compute.binary_length(stored).to_pylist()
         else:
+            self._table, self._dtype = table.with_format('numpy'), features[column].dtype
             self._stored_sizes = [str(features[column]), *self._rows.tolist()]
-            self._dtype = features[column].dtype
-        self._table = table if self.encoded else table.with_format('numpy')
         self._column, self.channels = column, channels
         self._title, self._homes = f'{name}[{split}][{column}]', _homes(name)
 
