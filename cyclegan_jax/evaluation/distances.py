@@ -8,7 +8,6 @@ random directions are sorted and compared.
 """
 
 import numpy as np
-from scipy.ndimage import correlate1d
 
 from cyclegan_jax.errors import UserError
 
@@ -201,6 +200,8 @@ def _laplacian_pyramid(image: np.ndarray) -> list[np.ndarray]:
 
 
 def _blur(image: np.ndarray) -> np.ndarray:
+    from scipy.ndimage import correlate1d  # slow to import, and seldom needed
+
     return correlate1d(
         correlate1d(image, _BINOMIAL, axis=0, mode='mirror'), _BINOMIAL, axis=1, mode='mirror'
     )

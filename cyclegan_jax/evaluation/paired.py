@@ -12,7 +12,6 @@ from collections.abc import Sequence
 from pathlib import PurePath
 
 import numpy as np
-from scipy.ndimage import gaussian_filter
 
 from cyclegan_jax.errors import UserError, shortlist
 
@@ -157,6 +156,8 @@ def _ssim(x: np.ndarray, y: np.ndarray, peak: float) -> float:
 
 def _local_mean(image: np.ndarray) -> np.ndarray:
     """(h, w, c) -> (h - 10, w - 10, c): the mean under every window that fits."""
+    from scipy.ndimage import gaussian_filter  # its import is a sixth of a training's imports
+
     radius = _WINDOW // 2
     blurred = gaussian_filter(image, _SIGMA, radius=radius, axes=(0, 1))
     return blurred[radius:-radius, radius:-radius]
