@@ -7,6 +7,7 @@ _FIELDS = {
     'data.load_size': 16,  # SSIM wants 11 pixels
     'data.crop_size': 16,
     'generator.width': 4,
+    'generator.num_blocks': 1,
     'generator.num_downs': 4,
     'discriminator.width': 4,
     'discriminator.num_layers': 1,
