@@ -25,11 +25,3 @@ if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ['checkpoint_state', 'run_processes']  # fixtures of several test files
-
-# With --no-loadscope-reorder they begin first, and what is short fills the time while they wait.
-LONGEST = ('train_hosts', 'docs', 'bucket_run', 'learning', 'benchmarks', 'train_step', 'train')
-
-
-def pytest_collection_modifyitems(items):
-    places = {f'test_{name}': place for place, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: places.get(item.path.stem, len(places)))
