@@ -26,7 +26,7 @@ TINY = {
 _started = []
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def none_is_left():
     """Ends what a test has started, and closes its streams."""
     yield
@@ -45,11 +45,7 @@ def start(workdir, *flags, devices=1, host=(), **fields):
         f'--workdir={workdir}',
     ]
     command += [f'--config.{name}={value}' for name, value in {**TINY, **fields}.items()]
-    environment = {
-        **os.environ,
-        'JAX_NUM_CPU_DEVICES': str(devices),
-        'PYTHONUNBUFFERED': '1',
-    }
+    environment = os.environ | {'JAX_NUM_CPU_DEVICES': str(devices), 'PYTHONUNBUFFERED': '1'}
     for flag in [f for f in flags if '=' in f]:
         environment.update([flag.split('=')])
     command += [flag for flag in flags if '=' not in flag]

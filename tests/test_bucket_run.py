@@ -1,5 +1,6 @@
 """Against a bucket on this machine: checkpoints, data, and a run from its start to its scores."""
 
+import functools
 import itertools
 import json
 import os
@@ -11,9 +12,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import small_run
 from checkpoint_state import METADATA, abstract, equal, make, message
 from PIL import Image
+from run_processes import read_until, start
 
 from cyclegan_jax import bucket as bucket_workdir
 from cyclegan_jax import storage
@@ -181,35 +182,15 @@ def test_images_are_those_of_a_disk(folder, tmp_path):
         Folder(str(folder), 'testA', 3)
 
 
-TINY = {
-    **small_run.LONG,
-    'log_every': 10,
-    'sample_every': 30,
-    'evaluate_every': 30,
-    'keep_best': 'psnr_a2b',
-    'keep_checkpoints': 1,
-    'checkpoint_every': 20,
-}
-
-
-def train(workdir, **fields):
-    command = [sys.executable, 'main.py', '--config=configs/synthetic.py', f'--workdir={workdir}']
-    command += [f'--config.{name}={value}' for name, value in {**TINY, **fields}.items()]
-    return subprocess.Popen(
-        command,
-        cwd=ROOT,
-        env={**os.environ, 'JAX_NUM_CPU_DEVICES': '1', 'PYTHONUNBUFFERED': '1'},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
-def read_until(process, text):
-    for line in process.stdout:
-        if text in line:
-            return
-    raise AssertionError(f'{text} never came; stderr: {process.stderr.read()}')
+train = functools.partial(
+    start,
+    log_every=10,
+    sample_every=30,
+    evaluate_every=30,
+    keep_best='psnr_a2b',
+    keep_checkpoints=1,
+    checkpoint_every=20,
+)
 
 
 def command(*args):
@@ -222,6 +203,7 @@ def command(*args):
     )
 
 
+@pytest.mark.usefixtures('none_is_left')
 def test_a_run_lives_in_a_bucket(folder, tmp_path):
     with train(folder) as run:
         read_until(run, 'step 50/')

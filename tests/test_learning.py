@@ -28,15 +28,18 @@ ANIMAL = CLASSES['stripes'].index('animal')
 pytestmark = pytest.mark.slow
 
 
-def train(workdir, **fields):
-    """Trains in a process of its own, on one device; returns truth, translation and animals."""
-    fields = {'loss.identity_weight': 0.0, 'max_steps': 400, 'evaluate_every': 0, **fields}
+def run(workdir, **fields):
+    """A training in a process of its own, on one device, compiled as a user's."""
     command = [sys.executable, 'main.py', '--config=configs/synthetic.py', f'--workdir={workdir}']
     command += [f'--config.{name}={value}' for name, value in fields.items()]
     environment = {k: v for k, v in os.environ.items() if k != 'JAX_DISABLE_MOST_OPTIMIZATIONS'}
     environment |= {'XLA_FLAGS': '', 'JAX_NUM_CPU_DEVICES': '1'}
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
+
+def train(workdir, **fields):
+    """Truth, translation and animals of the test pictures, after a training."""
+    run(workdir, **{'loss.identity_weight': 0.0, 'max_steps': 400, 'evaluate_every': 0, **fields})
     config = synthetic.get_config()
     network = networks.make_generator(3, **config.generator)
     params, _, _ = Checkpoints(workdir / 'checkpoints').restore_networks()
@@ -64,11 +67,7 @@ def test_five_bands_of_16_bits_are_learnt(tmp_path):
     """The same scenes in more bands and finer steps; scored in 16 bits, by the run itself."""
     fields = {'data.channels_a': 5, 'data.channels_b': 5, 'max_steps': 100, 'evaluate_every': 100}
     fields |= {'data.dtype_a': 'uint16', 'data.dtype_b': 'uint16', 'evaluate_metrics': 'paired'}
-    command = [sys.executable, 'main.py', '--config=configs/synthetic.py', f'--workdir={tmp_path}']
-    command += [f'--config.{name}={value}' for name, value in fields.items()]
-    environment = {k: v for k, v in os.environ.items() if k != 'JAX_DISABLE_MOST_OPTIMIZATIONS'}
-    environment |= {'XLA_FLAGS': '', 'JAX_NUM_CPU_DEVICES': '1'}
-    subprocess.run(command, cwd=ROOT, env=environment, check=True)
+    run(tmp_path, **fields)
     found = read_metrics(tmp_path)[-1]
     assert found['evaluation/psnr/a2b_untranslated'] < 15, 'the task has become easy'
     assert found['evaluation/psnr/a2b'] >= 18

@@ -16,7 +16,7 @@ from run_processes import read_until, start, state_of
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.log import read_metrics
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('none_is_left')]
 
 
 def two_processes(workdir, *, devices=1, other_workdir=None, other=(), hosts=((), ()), **fields):

@@ -11,7 +11,7 @@ from run_processes import read_until, start, state_of
 from cyclegan_jax.checkpoint import Checkpoints
 from cyclegan_jax.log import read_metrics
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('none_is_left')]
 
 
 def test_stopped_twice_and_killed_once_equals_unbroken(tmp_path):
