@@ -273,13 +273,14 @@ class MetricWriter:
 
 @functools.cache
 def _tensorboardx():
-    """The package, without torch, which it would import for seconds wherever that is installed."""
-    absent = sys.modules.setdefault('torch', None) is None  # importing None raises ImportError
+    """The package, without those that it would import for seconds wherever they are installed."""
+    absent = {'torch', 'google.cloud.storage'} - sys.modules.keys()
+    sys.modules |= dict.fromkeys(absent)  # importing None raises ImportError
     try:
         import tensorboardX
     finally:
-        if absent:
-            del sys.modules['torch']
+        for name in absent:
+            del sys.modules[name]
     return tensorboardX
 
 
