@@ -3,7 +3,6 @@
 import jax
 import numpy as np
 import pytest
-import scipy.stats
 from inception_state import blocks
 
 from cyclegan_jax.evaluation import distances, measures, randconv
@@ -91,6 +90,8 @@ def test_swd_of_unequal_counts_uses_all_images_of_each():
 
 
 def test_swd_of_unequal_counts_is_the_distance_that_scipy_computes():
+    import scipy.stats  # takes a second, which every process that collects tests would spend
+
     x, y = np.random.RandomState(0).rand(2, 30, 1, 1, 49, 1).astype(np.float32)
     y = y[:20] ** 2
     points = [distances._normalise(patches[:, 0]) for patches in (x, y)]
