@@ -184,12 +184,12 @@ def test_images_are_those_of_a_disk(folder, tmp_path):
 
 train = functools.partial(
     start,
-    log_every=10,
-    sample_every=30,
-    evaluate_every=30,
+    log_every=5,
+    sample_every=20,
+    evaluate_every=20,
     keep_best='psnr_a2b',
     keep_checkpoints=1,
-    checkpoint_every=20,
+    checkpoint_every=10,
 )
 
 
@@ -206,19 +206,19 @@ def command(*args):
 @pytest.mark.usefixtures('none_is_left')
 def test_a_run_lives_in_a_bucket(folder, tmp_path):
     with train(folder) as run:
-        read_until(run, 'step 50/')
+        read_until(run, 'step 30/')
         with pytest.raises(UserError, match='in use by process'):
             bucket_workdir.Lock(bucket_workdir._store(folder), str(folder)).take()
         run.kill()
     assert run.returncode == -signal.SIGKILL
     killed_at = Checkpoints(folder / 'checkpoints').latest()
-    # Step 50 is logged once the writing of 40 has begun, which waits for that of 30 alone.
-    assert killed_at >= 30
+    # Step 30 is logged once the writing of 20 has begun, which waits for that of 10 alone.
+    assert killed_at >= 10
 
     # Of a lock that was left behind, the time is all that a start goes by at once.
     says = json.loads((folder / 'run.lock').read_text())
     (folder / 'run.lock').write_text(json.dumps(says | {'time': time.time() - 3600}))
-    last = killed_at + 40
+    last = killed_at + 20
     with train(folder, max_steps=last) as run:
         output, errors = run.communicate(timeout=600)
     assert run.returncode == 0, errors
@@ -228,7 +228,7 @@ def test_a_run_lives_in_a_bucket(folder, tmp_path):
     assert run.returncode == 0, errors
 
     steps = [json.loads(s)['step'] for s in (folder / 'metrics.jsonl').read_text().splitlines()]
-    assert steps == sorted(steps) and set(steps) >= {*range(10, last + 1, 10)}
+    assert steps == sorted(steps) and set(steps) >= {*range(5, last + 1, 5)}
     files = {path.relative_to(folder).parts[0] for path in storage.objects(folder)}
     assert files == {
         *('checkpoints', 'checkpoints.json', 'config.json', 'metrics.jsonl', 'samples'),
@@ -236,9 +236,9 @@ def test_a_run_lives_in_a_bucket(folder, tmp_path):
     }, 'and no lock'
     assert json.loads((folder / 'config.json').read_text())['max_steps'] == last
     page = (folder / 'samples' / 'index.html').read_text()
-    assert 'step_30.png' in page and f'step_{last}.png' in page
-    with Image.open(tmp_path / 'unbroken' / 'samples' / 'step_30.png') as sample:
-        Image.open((folder / 'samples' / 'step_30.png').open('rb')).load()
+    assert 'step_20.png' in page and f'step_{last}.png' in page
+    with Image.open(tmp_path / 'unbroken' / 'samples' / 'step_20.png') as sample:
+        Image.open((folder / 'samples' / 'step_20.png').open('rb')).load()
         assert sample.size
 
     broken, unbroken = (

@@ -1,8 +1,9 @@
 """Does it learn to translate? On the embedded data set, whose true translations are known.
 
 Identity loss is off: with it, even a run without an adversarial loss finds the right colours, and
-this test could not see a broken adversarial path. The control shows that it does here. A cycle loss
-alone reconstructs as well as the real thing, so reconstruction is no criterion.
+this test could not see a broken adversarial path. So it does: without that loss, 200 steps end at
+9.8 dB and 600 at 10.0; with it, at 18.7 and 20.6. A cycle loss alone reconstructs as well as the
+real thing, so reconstruction is no criterion.
 """
 
 import os
@@ -31,32 +32,23 @@ pytestmark = pytest.mark.slow
 def run(workdir, **fields):
     """A training in a process of its own, on one device, compiled as a user's."""
     command = [sys.executable, 'main.py', '--config=configs/synthetic.py', f'--workdir={workdir}']
-    fields |= {'sample_every': 1000, 'keep_best': ''}
     command += [f'--config.{name}={value}' for name, value in fields.items()]
+    command += ['--config.sample_every=1000', '--config.keep_best=']
     environment = {k: v for k, v in os.environ.items() if k != 'JAX_DISABLE_MOST_OPTIMIZATIONS'}
     environment |= {'XLA_FLAGS': '', 'JAX_NUM_CPU_DEVICES': '1'}
     subprocess.run(command, cwd=ROOT, env=environment, check=True)
 
 
-def train(workdir, **fields):
-    """Truth, translation and animals of the test pictures, after a training."""
-    run(workdir, **{'loss.identity_weight': 0.0, 'max_steps': 400, 'evaluate_every': 0, **fields})
-    config = synthetic.get_config()
-    network = networks.make_generator(3, **config.generator)
-    params, _, _ = Checkpoints(workdir / 'checkpoints').restore_networks()
-    dataset = data.load(**config.data, seed=0, batch_size=1)
-    test = dataset.test()
-    translate = jax.jit(make_translate(network))
-    return (
-        test['a'],
-        test['b'],
-        np.asarray(translate(params['a2b'], test['a'])),
-        dataset.test_labels() == ANIMAL,
-    )
-
-
 def test_translation_is_learnt(tmp_path):
-    untranslated, truth, translated, animals = train(tmp_path)
+    run(tmp_path, **{'loss.identity_weight': 0.0, 'max_steps': 400, 'evaluate_every': 0})
+    config = synthetic.get_config()
+    params, _, _ = Checkpoints(tmp_path / 'checkpoints').restore_networks()
+    dataset = data.load(**config.data, seed=0, batch_size=1)
+    test, animals = dataset.test(), dataset.test_labels() == ANIMAL
+    untranslated, truth = test['a'], test['b']
+    translate = jax.jit(make_translate(networks.make_generator(3, **config.generator)))
+    translated = np.asarray(translate(params['a2b'], untranslated))
+
     assert psnr(untranslated, truth).mean() < 15, 'the task has become easy'
     assert psnr(translated, truth).mean() >= 18
     assert np.nanmean(psnr(translated, truth, mask=animals)) >= 13
@@ -73,10 +65,3 @@ def test_five_bands_of_16_bits_are_learnt(tmp_path):
     found = read_metrics(tmp_path)[-1]
     assert found['evaluation/psnr/a2b_untranslated'] < 15, 'the task has become easy'
     assert found['evaluation/psnr/a2b'] >= 18
-
-
-def test_without_the_adversarial_loss_it_is_not(tmp_path):
-    """Nor does it go on: 9.8 dB after 200 steps, 10.0 after 600; with that loss, 18.7 and 20.6."""
-    fields = {'loss.adversarial_weight': 0.0, 'max_steps': 200}
-    _, truth, translated, _ = train(tmp_path, **fields)
-    assert psnr(translated, truth).mean() <= 13
