@@ -275,7 +275,7 @@ class MetricWriter:
 def _tensorboardx():
     """The package, without those that it would import for seconds wherever they are installed."""
     absent = {'torch', 'google.cloud.storage'} - sys.modules.keys()
-    sys.modules |= dict.fromkeys(absent)  # importing None raises ImportError
+    sys.modules.update(dict.fromkeys(absent))  # importing None raises ImportError
     try:
         import tensorboardX
     finally:

@@ -250,15 +250,16 @@ def test_a_run_lives_in_a_bucket(folder, tmp_path):
 
     # The data, too; what is translated lies on this machine.
     Image.new('RGB', (16, 16), 'brown').save(tmp_path / 'picture.png')
-    result = command(
-        'cyclegan_jax.translate',
-        f'--model={folder}',
-        '--step=best',
-        f'--input={tmp_path}/picture.png',
-        f'--output={tmp_path}/best',
-    )
-    assert result.returncode == 0, result.stderr
-    assert (tmp_path / 'best' / 'picture.png').exists()
+    for step in ('best', last):
+        result = command(
+            'cyclegan_jax.translate',
+            f'--model={folder}',
+            f'--step={step}',
+            f'--input={tmp_path}/picture.png',
+            f'--output={tmp_path}/{step}',
+        )
+        assert result.returncode == 0, result.stderr
+        assert (tmp_path / str(step) / 'picture.png').exists()
     result = command('cyclegan_jax.export', f'--model={folder}', f'--output={tmp_path}/exported')
     assert result.returncode == 0, result.stderr
     Image.open(tmp_path / 'exported' / 'samples.png').load()

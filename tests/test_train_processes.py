@@ -14,13 +14,20 @@ from cyclegan_jax.log import read_metrics
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures('none_is_left')]
 
 
-def test_stopped_and_killed_equals_unbroken(tmp_path):
+def test_stopped_twice_and_killed_once_equals_unbroken(tmp_path):
     run = start(tmp_path / 'broken')
     read_until(run, 'step 20/')
+    run.send_signal(signal.SIGTERM)
+    stopped = int(read_until(run, r'Stopped by signal 15 after step (\d+)')[1])
+    assert run.wait(60) == 143
+    assert Checkpoints(tmp_path / 'broken' / 'checkpoints').latest() == stopped
+
+    run = start(tmp_path / 'broken')
+    read_until(run, f'Resuming after step {stopped}')
+    read_until(run, 'epoch')
     run.send_signal(signal.SIGINT)
     stopped = int(read_until(run, r'Stopped by signal 2 after step (\d+)')[1])
     assert run.wait(60) == 130
-    assert Checkpoints(tmp_path / 'broken' / 'checkpoints').latest() == stopped
 
     run = start(tmp_path / 'broken')
     read_until(run, f'Resuming after step {stopped}')
