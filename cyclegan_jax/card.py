@@ -8,7 +8,7 @@ from cyclegan_jax import storage
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import report
 from cyclegan_jax.inference import space
-from cyclegan_jax.interop import Network, describe_spec, make_module
+from cyclegan_jax.interop import Network, describe_spec, generators
 from cyclegan_jax.networks import HUGGAN_CODE, TORCH_CODE
 from cyclegan_jax.provenance import RUN, SAMPLES, About
 
@@ -44,10 +44,10 @@ def write(folder: Path, format: str, networks: Networks, about: About, note: str
     if model and about.run:
         config = model / 'config.json'
         storage.write_json(config, storage.read_json(config) | {RUN: about.run})
-    generators = {name: n for name, n in networks.items() if n.role == 'generator'}
+    translating = generators(networks)
     _write(folder, _card(format, networks, about, note))
     if format == 'huggan':  # which has one generator in a folder
-        for name in list(generators)[1:]:
+        for name in list(translating)[1:]:
             _write(folder / name, _card(format, {name: networks[name]}, about, note, inner=True))
 
 
@@ -127,8 +127,8 @@ def _describe(network: Network) -> str:
 
 def _uses(format: str, networks: Networks, note: str | None) -> list[str]:
     """How to use the files, and how to get other ones: headings and text."""
-    first = next(name for name, n in networks.items() if n.role == 'generator')
-    module = make_module('generator', networks[first].spec, networks[first].channels)
+    first = next(iter(generators(networks)))
+    module = networks[first].module()
     files = _FILES[format](first, networks[first], note or '')
     parts = ['### This format', *files] if format != 'safetensors' else []
     readable = format in ('safetensors', 'pytorch', 'huggan')

@@ -117,19 +117,19 @@ def offers(args: argparse.Namespace, folder: Path) -> dict:
     from cyclegan_jax.errors import UserError
     from cyclegan_jax.inference import Translator, pictures
     from cyclegan_jax.inference.uploads import Offer
+    from cyclegan_jax.interop import generators
 
     found = {}
     for number, model in enumerate(dict.fromkeys(args.model)):
         networks, about = provenance.load(model, args.step, args.weights)
-        generators = {name: n for name, n in networks.items() if n.role == 'generator'}
-        if missing := set(args.direction or ()) - set(generators):
+        networks = generators(networks)
+        if missing := set(args.direction or ()) - set(networks):
             raise UserError(
-                f'{model} has no generator {missing.pop()}; give '
-                f'--direction={",".join(generators)}.'
+                f'{model} has no generator {missing.pop()}; give --direction={",".join(networks)}.'
             )
         examples = provenance.write_examples(model, folder / 'examples' / str(number))
-        for name in args.direction or generators:
-            network = generators[name]
+        for name in args.direction or networks:
+            network = networks[name]
             pictures.check_photographs(name, network, 'use cyclegan_jax.translate')
             title = ' to '.join(about.domains[end] for end in name.split('2'))
             if len(args.model) > 1:

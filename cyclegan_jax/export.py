@@ -79,7 +79,7 @@ def _export(args: argparse.Namespace) -> int:
     from cyclegan_jax.errors import UserError, printable
     from cyclegan_jax.inference import space
     from cyclegan_jax.inference.exporting import export
-    from cyclegan_jax.interop import hub
+    from cyclegan_jax.interop import generators, hub
 
     web = args.format == 'web'
     if args.onnxruntime_web and not web:
@@ -91,7 +91,7 @@ def _export(args: argparse.Namespace) -> int:
     networks, about = provenance.load(args.model, args.step, args.weights)
     options = {'domains': about.domains, 'runtime': args.onnxruntime_web} if web else {}
     if half:  # discriminators are not written, so that the card must not tell of them
-        networks = {name: n for name, n in networks.items() if n.role == 'generator'}
+        networks = generators(networks)
         options = {'half': True}
     note = export(networks, args.output, args.format, **options)
     if args.format == 'space':

@@ -10,7 +10,7 @@ from absl import logging
 from PIL import Image
 
 from cyclegan_jax import storage
-from cyclegan_jax.checkpoint import Checkpoints
+from cyclegan_jax.checkpoint_reader import CheckpointReader
 from cyclegan_jax.data import decode
 from cyclegan_jax.data.images import as_size
 from cyclegan_jax.data.sources import MissingSplit, open_source
@@ -114,8 +114,7 @@ def _test_images(data: Mapping, domain: str) -> Iterator[np.ndarray]:
 
 
 def _of_run(workdir: Path, config: Mapping, step: int, weights: str | None = None) -> About:
-    with Checkpoints(workdir / 'checkpoints') as checkpoints:
-        images = checkpoints.metadata(step).get('lengths')
+    images = CheckpointReader(workdir / 'checkpoints').metadata(step).get('lengths')
     domains = {end: str(config.get(f'domain_{end}', end.upper())) for end in 'ab'}
     data = config['data']
     shown = {name: config[name] for name in (*_FIELDS, *_SECTIONS) if name in config}

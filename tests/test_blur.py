@@ -58,7 +58,7 @@ def test_judges_give_as_many_answers_as_with_strides(kind):
 def test_blurred_generators_go_to_onnx_and_to_no_pytorch_code(tmp_path):
     network = random_network(spec=RESNET | {'downsample': 'blur', 'upsample': 'blur'})
     images = np.random.default_rng(0).uniform(-1, 1, (1, 16, 24, 3)).astype(np.float32)
-    module = make_module(network.role, network.spec, network.channels)
+    module = network.module()
     expected = module.apply({'params': network.params}, images)
     found = with_onnxruntime(to_onnx(network, 'a2b').SerializeToString())(images)
     np.testing.assert_allclose(found, expected, atol=1e-5)

@@ -14,7 +14,7 @@ from cyclegan_jax import export, interop, translate
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import exporting
 from cyclegan_jax.inference.exporting import FORMATS
-from cyclegan_jax.interop import hub, make_module, param_shapes
+from cyclegan_jax.interop import hub, param_shapes
 from cyclegan_jax.interop.files import write_safetensors
 
 NEAREST = RESNET | {'upsample': 'nearest'}
@@ -23,7 +23,7 @@ WIDE = NEAREST | {'width': 64}
 
 
 def apply(network, images):
-    module = make_module(network.role, network.spec, network.channels)
+    module = network.module()
     return np.asarray(jax.jit(module.apply)({'params': network.params}, images))
 
 

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from cyclegan_jax.interop.state_dict import from_state_dict, make_module, to_state_dict
+from cyclegan_jax.interop.state_dict import from_state_dict, to_state_dict
 
 torch = pytest.importorskip('torch')
 import torch_networks as published  # noqa: E402
@@ -70,7 +70,7 @@ def random_image(*shape):
 
 
 def apply(network, x):
-    module = make_module(network.role, network.spec, network.channels)
+    module = network.module()
     return np.asarray(module.apply({'params': network.params}, jnp.asarray(x)))
 
 

@@ -12,7 +12,6 @@ from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import Translator
 from cyclegan_jax.inference import translator as translating
 from cyclegan_jax.inference.tiling import run_in_tiles
-from cyclegan_jax.interop import make_module
 
 
 @pytest.fixture(scope='module')
@@ -26,7 +25,7 @@ def translator(network):
 
 
 def apply(network, image):
-    module = make_module(network.role, network.spec, network.channels)
+    module = network.module()
     return np.asarray(module.apply({'params': network.params}, jnp.asarray(image[None])))[0]
 
 

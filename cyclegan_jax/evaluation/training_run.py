@@ -11,12 +11,13 @@ from absl import logging
 from PIL import Image
 
 from cyclegan_jax import data, storage
-from cyclegan_jax.checkpoint import CheckpointError, Checkpoints
+from cyclegan_jax.checkpoint_format import CheckpointError
+from cyclegan_jax.checkpoint_reader import CheckpointReader
 from cyclegan_jax.data import synthetic
 from cyclegan_jax.errors import UserError, check_at_least, shortlist
 from cyclegan_jax.evaluation import feature_network, inception_weights, report, scores
 from cyclegan_jax.evaluation.test_set import Keep, TestSet
-from cyclegan_jax.interop import Network, load_checkpoint, make_module, shown_weights
+from cyclegan_jax.interop import Network, load_checkpoint, shown_weights
 from cyclegan_jax.pixels import Pixels
 from cyclegan_jax.sharding import Batched
 from cyclegan_jax.train_step import make_translate
@@ -138,16 +139,16 @@ def _read_config(workdir: Path) -> dict:
 
 def _steps(workdir: Path, step: int | str) -> list[int | None]:
     """The checkpoints to score; None is the newest good one."""
-    with Checkpoints(workdir / 'checkpoints') as checkpoints:
-        found = checkpoints.steps()
-        if not found:
-            raise UserError(f'there is no checkpoint in {checkpoints.directory}')
-        if step == 'latest':
-            return [None]
-        if step == 'all':
-            return found
-        if step == 'best':
-            return [checkpoints.best()]
+    checkpoints = CheckpointReader(workdir / 'checkpoints')
+    found = checkpoints.steps()
+    if not found:
+        raise UserError(f'there is no checkpoint in {checkpoints.directory}')
+    if step == 'latest':
+        return [None]
+    if step == 'all':
+        return found
+    if step == 'best':
+        return [checkpoints.best()]
     if not str(step).isdecimal():
         raise UserError(f'--step is {step!r}; it must be a number, latest or best')
     if int(step) not in found:
@@ -164,26 +165,24 @@ def _load(
       CheckpointError: all are damaged.
     """
     good = 0
-    with Checkpoints(workdir / 'checkpoints') as checkpoints:
-        for number, step in enumerate(steps, 1):
-            try:
-                networks, config, step = load_checkpoint(checkpoints, step, weights=weights)
-            except CheckpointError as error:
-                if number == len(steps) and not good:
-                    raise
-                logging.warning('Checkpoint %d is passed over: %s', step, error)
-            else:
-                good += 1
-                yield step, networks, shown_weights(weights, config)
+    checkpoints = CheckpointReader(workdir / 'checkpoints')
+    for number, step in enumerate(steps, 1):
+        try:
+            networks, config, step = load_checkpoint(checkpoints, step, weights=weights)
+        except CheckpointError as error:
+            if number == len(steps) and not good:
+                raise
+            logging.warning('Checkpoint %d is passed over: %s', step, error)
+        else:
+            good += 1
+            yield step, networks, shown_weights(weights, config)
 
 
 def _translators(networks: Mapping[str, Network], batch_size: int) -> dict[str, Batched]:
     """(params, images) -> translations, by direction."""
     return {
-        name: Batched(
-            make_translate(make_module(n.role, n.spec, n.channels), *n.pixels), batch_size
-        )
-        for name, n in networks.items()
+        name: Batched(make_translate(network.module(), *network.pixels), batch_size)
+        for name, network in networks.items()
     }
 
 

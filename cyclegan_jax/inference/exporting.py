@@ -12,16 +12,13 @@ from absl import logging
 from cyclegan_jax import ops
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import pictures, space, webpage
+from cyclegan_jax.inference.pytorch_files import to_huggan, to_pytorch
 from cyclegan_jax.inference.runtimes import Generator, with_onnxruntime
-from cyclegan_jax.interop import Network, describe_spec, make_module, save_pretrained, to_state_dict
-from cyclegan_jax.interop.files import write_safetensors, write_torch
-from cyclegan_jax.interop.pretrained import GENERATORS_FILE, PYTORCH_NAMES
-from cyclegan_jax.networks import HUGGAN_CODE, TORCH_CODE, Described
-from cyclegan_jax.storage import write_bytes, write_json
+from cyclegan_jax.interop import Network, generators, save_pretrained
+from cyclegan_jax.storage import write_bytes
 
 Networks = Mapping[str, Network]
 
-_HUGGAN_WIDTH = 64  # a constant of huggan's code
 _WITHOUT_UNITS = ('pytorch', 'huggan', 'stablehlo')
 _TOLERANCE = 1e-4  # of an exported program against JAX; its values are in [-1, 1]
 
@@ -41,8 +38,8 @@ def to_safetensors(networks: Networks, folder: Path, *, half: bool = False) -> s
     if not half:
         save_pretrained(folder, networks)
         return None
-    generators, notes = _generators(networks), []
-    for name, network in generators.items():
+    translating, notes = generators(networks), []
+    for name, network in translating.items():
         rounded = network._replace(params=jax.tree.map(_rounded, network.params))
         if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(rounded.params)):
             raise UserError(
@@ -53,71 +50,13 @@ def to_safetensors(networks: Networks, folder: Path, *, half: bool = False) -> s
         notes.append(
             f'{name}: half-precision weights, which change pixels by {change} of 255 at most.'
         )
-    save_pretrained(folder, generators, np.float16)
+    save_pretrained(folder, translating, np.float16)
     return '\n'.join(notes)
 
 
 def _rounded(leaf: np.ndarray) -> np.ndarray:
     with np.errstate(over='ignore'):  # what is too large is infinite
         return np.asarray(leaf).astype(np.float16).astype(np.float32)
-
-
-def to_pytorch(networks: Networks, folder: Path) -> str:
-    """latest_net_G_A.pth and so on, as pytorch-CycleGAN-and-pix2pix saves and loads them.
-
-    Discriminators that no PyTorch code has are left out: nobody needs them to translate.
-
-    Returns:
-      How that code loads them, or why only code of one's own can.
-
-    Raises:
-      UserError: a network that does not exist there, or torch is not installed.
-    """
-    networks = _generators(networks) | {
-        name: network for name, network in networks.items() if _module(network).torch_code
-    }
-    _check_code(networks, TORCH_CODE)
-    for name, network in networks.items():
-        write_torch(folder / f'latest_{PYTORCH_NAMES[name]}.pth', to_state_dict(network))
-    flags = {}
-    for name, network in networks.items():
-        found = _module(network).torch_flags
-        if found is None:
-            described = describe_spec(network.role, network.spec)
-            return (
-                f'{TORCH_CODE} has no flags for {name}, a {described}: its --model cycle_gan '
-                'cannot load these files; build the network in code, and use load_state_dict.'
-            )
-        flags |= {found: None}
-    first = next(iter(_generators(networks)), None)
-    if first is not None:
-        ends = networks[first].channels[:: 1 if first == 'a2b' else -1]
-        flags |= {f'--input_nc {ends[0]} --output_nc {ends[1]}': None}
-    return f'{TORCH_CODE} loads them by --model cycle_gan {" ".join(flags)}'
-
-
-def to_huggan(networks: Networks, folder: Path) -> None:
-    """What huggan's `GeneratorResNet.from_pretrained` loads: a2b in `folder`, b2a in folder/b2a.
-
-    Raises:
-      UserError: a generator that huggan's code cannot build.
-    """
-    generators = _generators(networks)
-    _check_code(generators, HUGGAN_CODE)
-    for name, network in generators.items():
-        spec, channels = network.spec, network.channels
-        if spec['width'] != _HUGGAN_WIDTH or channels != (3, 3):
-            raise UserError(
-                f"{name} has width {spec['width']} and channels {channels}; huggan's code knows "
-                f'width {_HUGGAN_WIDTH} and channels (3, 3) only.'
-            )
-    for i, (name, network) in enumerate(generators.items()):
-        place = folder / name if i else folder
-        place.mkdir(exist_ok=True)
-        write_safetensors(place / GENERATORS_FILE, to_state_dict(network), {'format': 'pt'})
-        blocks = network.spec['num_blocks']
-        config = {'input_shape': [3, 256, 256], 'num_residual_blocks': blocks}
-        write_json(place / 'config.json', config)
 
 
 def to_stablehlo(networks: Networks, folder: Path) -> None:
@@ -132,8 +71,8 @@ def to_stablehlo(networks: Networks, folder: Path) -> None:
     """
     from jax import export as jax_export
 
-    for name, network in _generators(networks).items():
-        forward, module = jax.jit(_forward(network)), _module(network)
+    for name, network in generators(networks).items():
+        forward, module = jax.jit(_forward(network)), network.module()
         multiple = module.size_multiple
         least = -(-module.smallest // multiple)
         shape = jax_export.symbolic_shape(
@@ -162,7 +101,7 @@ def to_onnx(networks: Networks, folder: Path) -> None:
       UserError: onnx or onnxruntime is not installed.
       UserError: run by onnxruntime, the model gives something else.
     """
-    for name, network in _generators(networks).items():
+    for name, network in generators(networks).items():
         content, call = _onnx(network, name)
         _check(path := folder / f'{name}.onnx', network, call)
         write_bytes(path, content)
@@ -187,10 +126,10 @@ def to_web(
       UserError: as `to_onnx` and `find_runtime`; or images that no browser shows.
     """
     webpage.check_folder(folder)
-    generators = _shown(networks)
+    shown = _shown(networks)
     files = webpage.find_runtime(runtime)
     models, notes = {}, []
-    for name, network in generators.items():
+    for name, network in shown.items():
         (full, call), (half, call_half) = (
             _onnx(network, name, half_weights=half) for half in (False, True)
         )
@@ -203,7 +142,7 @@ def to_web(
             else f'{name}: float32 weights, as those of half precision change pixels by {change} '
             'of 255.'
         )
-    webpage.write(folder, models, generators, domains, files)
+    webpage.write(folder, models, shown, domains, files)
     return '\n'.join(
         [*notes, f'To see it: python -m http.server --directory {folder}, and open localhost:8000']
     )
@@ -245,7 +184,7 @@ def export(networks: Networks, folder: Path, format: str, **options) -> str | No
             f'--output={folder} is the workdir of a run, whose config.json would be replaced; name '
             'another folder.'
         )
-    others = [n for n in _generators(networks).values() if not n.photographs]
+    others = [n for n in generators(networks).values() if not n.photographs]
     if format in _WITHOUT_UNITS and others:
         ends = {pixels.describe() for network in others for pixels in network.pixels}
         logging.warning(
@@ -287,42 +226,22 @@ def _change(call: Generator, other: Generator, channels: int) -> int:
     return int(change) if np.isfinite(change) else 255
 
 
-def _check_code(networks: Networks, code: str) -> None:
-    """Raises UserError if one of the networks is not of that PyTorch code."""
-    for name, network in networks.items():
-        theirs = _module(network).torch_code
-        if theirs != code:
-            choice = {TORCH_CODE: 'pytorch', HUGGAN_CODE: 'huggan'}.get(theirs, 'safetensors')
-            raise UserError(
-                f'{name}, of kind {network.spec["kind"]!r}, belongs to '
-                f'{theirs or "no PyTorch code"}, not to {code}; choose --format={choice}.'
-            )
-
-
-def _generators(networks: Networks) -> dict[str, Network]:
-    return {name: network for name, network in networks.items() if network.role == 'generator'}
-
-
 def _shown(networks: Networks) -> dict[str, Network]:
     """The generators; raises UserError for images that no browser shows."""
-    generators = _generators(networks)
-    for name, network in generators.items():
+    shown = generators(networks)
+    for name, network in shown.items():
         pictures.check_photographs(name, network, 'choose --format=onnx')
-    return generators
-
-
-def _module(network: Network) -> Described:
-    return make_module(network.role, network.spec, network.channels)
+    return shown
 
 
 def _forward(network: Network) -> Callable[[jax.Array], jax.Array]:
-    module = _module(network)
+    module = network.module()
     return lambda images: module.apply({'params': network.params}, images)
 
 
 def _check(path: Path, network: Network, call: Generator) -> None:
     """Compares with JAX, on two images that are not square."""
-    side = max(16, _module(network).size_multiple)
+    side = max(16, network.module().size_multiple)
     shape = 2, side, 2 * side, network.channels[0]
     images = np.random.default_rng(0).uniform(-1, 1, shape).astype(np.float32)
     error = np.abs(call(images) - np.asarray(_forward(network)(images))).max()

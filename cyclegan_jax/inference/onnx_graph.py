@@ -11,7 +11,7 @@ import numpy as np
 from onnx import TensorProto, checker, helper, numpy_helper
 
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.interop import Network, make_module
+from cyclegan_jax.interop import Network
 from cyclegan_jax.interop.state_dict import to_weight
 
 _OPSET = 17  # newer ones change Pad, which some readers do not know yet, and add nothing here
@@ -53,7 +53,7 @@ def to_onnx(network: Network, direction: str, *, half_weights: bool = False):
         ir_version=8,
     )
     orders = {1: 'grey', 3: 'RGB', 4: 'RGBA'}
-    module = make_module(network.role, network.spec, network.channels)
+    module = network.module()
     metadata = {
         'direction': direction,
         'layout': 'NCHW',

@@ -22,9 +22,10 @@ _LUMA = np.array([0.299, 0.587, 0.114])  # ITU-R 601, as Pillow's own conversion
 
 
 # What we write says so, in a tag of EXIF, so that another's files are told from ours.
-_SOFTWARE, _MARK = 0x0131, 'cyclegan_jax'
+_SOFTWARE = 0x0131
+MARK = 'cyclegan_jax'  # in what is written, to tell another's files from ours
 _EXIF = Image.Exif()
-_EXIF[_SOFTWARE] = _MARK
+_EXIF[_SOFTWARE] = MARK
 
 
 class _Format(NamedTuple):
@@ -52,10 +53,10 @@ _FORMATS = {
     '.pbm': _Format('PPM', options={}),
     '.pnm': _Format('PPM', options={}),
     '.bmp': _Format('BMP', options={}),
-    '.gif': _Format('GIF', largest=65535, options={'comment': _MARK}),
+    '.gif': _Format('GIF', largest=65535, options={'comment': MARK}),
     '.avif': _Format('AVIF', alpha=True, largest=65536, options={'quality': 90, 'exif': _EXIF}),
-    '.jp2': _Format('JPEG2000', alpha=True, deep=True, options={'comment': _MARK}),
-    '.j2k': _Format('JPEG2000', alpha=True, deep=True, options={'comment': _MARK, 'no_jp2': True}),
+    '.jp2': _Format('JPEG2000', alpha=True, deep=True, options={'comment': MARK}),
+    '.j2k': _Format('JPEG2000', alpha=True, deep=True, options={'comment': MARK, 'no_jp2': True}),
 }
 _FORMATS = {suffix: kind for suffix, kind in _FORMATS.items() if kind.name in images.FORMATS}
 SUFFIXES = tuple(_FORMATS)
@@ -210,8 +211,8 @@ def is_ours(path: Path) -> bool:
         with Image.open(path, formats=images.FORMATS) as image:
             return (
                 image.format in ('BMP', 'PPM')
-                or image.getexif().get(_SOFTWARE) == _MARK
-                or image.info.get('comment') in (_MARK, _MARK.encode())
+                or image.getexif().get(_SOFTWARE) == MARK
+                or image.info.get('comment') in (MARK, MARK.encode())
             )
     except Exception:  # on broken files Pillow raises nearly anything
         return False

@@ -1,20 +1,19 @@
 """One trained generator, ready for images of any size."""
 
-import functools
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-import jax.numpy as jnp
 import numpy as np
 from absl import logging
 from PIL import Image
 
 from cyclegan_jax.data.arrays import as_stored
-from cyclegan_jax.data.images import note, resize
+from cyclegan_jax.data.images import resize
 from cyclegan_jax.errors import UserError, check_at_least, check_choice
 from cyclegan_jax.inference import pictures, runtimes
-from cyclegan_jax.inference.runtimes import half_range, through
+from cyclegan_jax.inference.runner import SMALLEST, Runner
+from cyclegan_jax.inference.runtimes import half_range
 from cyclegan_jax.inference.tiling import (
     Read,
     Window,
@@ -22,12 +21,10 @@ from cyclegan_jax.inference.tiling import (
     run_in_tiles,
     small_copy,
 )
-from cyclegan_jax.interop import Network, load_pretrained, make_module
-from cyclegan_jax.sharding import Batched
+from cyclegan_jax.interop import Network, load_pretrained
 
 AnyImage = Image.Image | np.ndarray
 
-_SMALLEST = 16  # pixels: below this, instance norm has next to nothing to average over
 _SMALLEST_TILE = 16  # pixels; below that the network sees next to nothing of the picture
 
 
@@ -64,14 +61,8 @@ class Translator:
         check_choice('dtype', dtype, runtimes.DTYPES)
         self.channels, self.pixels = network.channels, network.pixels
         self.network, self.photographs = network, network.photographs
-        self._module = make_module(network.role, network.spec, network.channels, dtype)
-        self._pad, self._name = pad, name
-        self._variables = {'params': network.params}
-        self._batched = functools.lru_cache(2)(lambda n: Batched(self._forward, n))
-        self._statistics = Batched(self._measure, 1)
-        self._generator = None  # instead of these three
-        if runtime != 'jax':
-            self._generator = runtimes.load(runtime, network, name, dtype)
+        self._name = name
+        self._runner = Runner(network, pad=pad, name=name, runtime=runtime, dtype=dtype)
 
     @classmethod
     def from_pretrained(
@@ -159,7 +150,7 @@ class Translator:
             else:
                 alike[array.shape, array.dtype].append(i)
         for indices in alike.values():
-            outputs = self._run([arrays[i] for i in indices], batch_size)
+            outputs = self._runner(np.stack([arrays[i] for i in indices]), batch_size)
             for i, pixels in zip(indices, outputs, strict=True):
                 results[i] = pixels
         if size is not None:
@@ -179,7 +170,7 @@ class Translator:
                 'Pillow images.'
             )
         if isinstance(image, Image.Image):
-            if min(image.size) < _SMALLEST:
+            if min(image.size) < SMALLEST:
                 name = pictures.name_of(image)
                 logging.warning(
                     '%s: %d x %d pixels are too few to mean much to a network', name, *image.size
@@ -243,26 +234,22 @@ class Translator:
     ) -> Iterator[tuple[Window, np.ndarray]]:
         """Windows from top to bottom, and their translations, of the type that is read."""
         height, width = shape[:2]
-        multiple = self._module.size_multiple
-        tile = -(-tile // multiple) * multiple
+        tile = self._runner.padded(tile)
         half = half_range(dtype)
 
         def as_float(window: Window) -> np.ndarray:
             pixels = read(window)
             return pixels if half is None else pixels.astype(np.float32) / np.float32(half) - 1
 
-        variables = self._variables
-        if self._generator is None:
-            copy = self._extend(small_copy(as_float, (height, width), tile)[None])
-            variables = variables | self._statistics(variables, copy)
-        else:
-            note("colours may drift from tile to tile; with the runtime 'jax' less", self._name)
+        statistics = self._runner.statistics(
+            lambda: small_copy(as_float, (height, width), tile)[None]
+        )
         bands = run_in_tiles(
             beyond_the_sides(as_float, (height, width)),
-            (self._padded(height), self._padded(width)),
+            (self._runner.padded(height), self._runner.padded(width)),
             tile,
-            lambda tiles: self._run_padded(np.stack(tiles), batch_size, variables),
-            multiple=multiple,
+            lambda tiles: self._runner.run(np.stack(tiles), batch_size, statistics),
+            multiple=self._runner.size_multiple,
             batch_size=batch_size,
         )
         top = 0
@@ -272,51 +259,6 @@ class Translator:
                 band = np.round((band + 1) * half).astype(dtype)
             yield (slice(top, top + len(band)), slice(0, width)), band
             top += len(band)
-
-    def _run(self, images: list[np.ndarray], batch_size: int) -> np.ndarray:
-        """Images of one shape and type, through the network."""
-        images = np.stack(images)
-        height, width = images.shape[1:3]
-        if not self._pad:
-            return self._run_padded(images, batch_size, self._variables)
-        result = self._run_padded(self._extend(images), batch_size, self._variables)
-        return result[:, :height, :width]
-
-    def _run_padded(self, images: np.ndarray, batch_size: int, variables: dict) -> np.ndarray:
-        """Images of a size that the network takes, (n, h, w, c), through it."""
-        result, finite = self._translate(images, batch_size, variables)
-        if not finite.all():
-            raise UserError(
-                f'{self._name} gives values that are not finite; take an earlier checkpoint '
-                '(--step), or train again.'
-            )
-        return result
-
-    def _extend(self, images: np.ndarray) -> np.ndarray:
-        missing = [(0, self._padded(side) - side) for side in images.shape[1:3]]
-        return np.pad(images, [(0, 0), *missing, (0, 0)], 'reflect')
-
-    def _padded(self, side: int) -> int:
-        multiple = self._module.size_multiple
-        return -(-max(side, _SMALLEST) // multiple) * multiple
-
-    def _translate(
-        self, images: np.ndarray, batch_size: int, variables: dict
-    ) -> Sequence[np.ndarray]:
-        """Translations of images of a size that the network takes, and whether each is finite."""
-        if self._generator is None:
-            return self._batched(batch_size)(variables, images)
-        batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
-        with np.errstate(invalid='ignore'):  # what is not finite is told by the caller
-            parts = [through(self._generator, batch, np) for batch in batches]
-        return [np.concatenate(part) for part in zip(*parts, strict=True)]
-
-    def _forward(self, variables, batch):
-        return through(lambda x: self._module.apply(variables, x), batch, jnp)
-
-    def _measure(self, variables, batch):
-        """What each instance norm finds in images, as the collection 'statistics'."""
-        return self._module.apply(variables, batch, mutable=['statistics'])[1]
 
 
 def scaled_size(shape: tuple[int, ...], size: int | tuple[int, int] | None) -> tuple[int, int]:

@@ -19,7 +19,6 @@ from cyclegan_jax.inference import pictures
 from cyclegan_jax.pixels import Pixels
 
 SUFFIXES = (*pictures.SUFFIXES, *arrays.SUFFIXES)  # that are read
-_MARK = 'cyclegan_jax'
 _TIFF = ('.tif', '.tiff')
 _NIFTI = ('.nii', '.nii.gz')
 
@@ -107,7 +106,7 @@ def write(translated: np.ndarray, source: Values, path: Path) -> None:
         nibabel = arrays.library('nibabel', name)
         volume = translated[..., 0] if channels == 1 else np.moveaxis(translated[0], 2, 0)
         image = nibabel.Nifti1Image(volume.T, tags['nifti'].get_best_affine())
-        image.header['descrip'] = _MARK
+        image.header['descrip'] = pictures.MARK
         data = image.to_bytes()
         with storage.whole(path) as temporary:
             Path(temporary).write_bytes(gzip.compress(data) if suffix[-1] == 'z' else data)
@@ -131,7 +130,7 @@ def _write_tiff(translated: np.ndarray, tags: dict, path: Path) -> None:
             values[0] if len(values) == 1 else values,
             photometric='minisblack',
             planarconfig='contig' if translated.shape[3] > 1 else None,
-            software=_MARK,
+            software=pictures.MARK,
             metadata=None,
             extratags=extra,
             **kept,
@@ -144,10 +143,10 @@ def is_ours(path: Path) -> bool:
     try:
         if suffix in _TIFF:
             with arrays.library('tifffile', str(path)).TiffFile(path) as tiff:
-                return tiff.pages.first.software == _MARK
+                return tiff.pages.first.software == pictures.MARK
         if suffix in _NIFTI:
             header = arrays.library('nibabel', str(path)).load(path).header
-            return bytes(header['descrip']).rstrip(b'\0') == _MARK.encode()
+            return bytes(header['descrip']).rstrip(b'\0') == pictures.MARK.encode()
     except Exception:  # readers raise nearly anything on broken files
         return False
     return suffix == '.png' and pictures.is_ours(path)

@@ -20,8 +20,7 @@ from cyclegan_jax.data import clips
 from cyclegan_jax.data.clips import Clip, told
 from cyclegan_jax.data.images import ImageError
 from cyclegan_jax.errors import UserError
-
-_MARK = 'cyclegan_jax'  # in the comment of what is written, to tell another's files from ours
+from cyclegan_jax.inference import pictures
 
 
 class _Encoder(NamedTuple):
@@ -75,7 +74,7 @@ def is_ours(path: Path) -> bool:
     try:
         with clips.open_clip(path) as clip:
             comments = {key.lower(): value for key, value in clip.container.metadata.items()}
-            return comments.get('comment') == _MARK
+            return comments.get('comment') == pictures.MARK
     except (ImageError, OSError):
         return False
 
@@ -208,4 +207,4 @@ def _carried(metadata: Mapping[str, str]) -> dict[str, str]:
     """What is said of the source and holds of its translation too; and our mark."""
     of_file = ('major_brand', 'minor_version', 'compatible_brands', 'encoder', 'software')
     kept = {k: v for k, v in metadata.items() if k.lower() not in (*of_file, 'comment')}
-    return kept | {'comment': _MARK}
+    return kept | {'comment': pictures.MARK}

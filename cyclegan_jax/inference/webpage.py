@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.interop import Network, make_module
+from cyclegan_jax.interop import Network
 from cyclegan_jax.storage import parse_json, write_bytes, write_json
 
 _SOURCE = Path(__file__).parent / 'web'
@@ -86,7 +86,7 @@ def write(
 
 
 def _describe(name: str, network: Network, model: bytes, ends: Sequence[str]) -> dict[str, Any]:
-    module = make_module(network.role, network.spec, network.channels)
+    module = network.module()
     return {
         'name': name,
         'source': ends[0],

@@ -29,7 +29,7 @@ from cyclegan_jax.pixels import PHOTOGRAPHS, ends_to_json, saved_ends, saved_pix
 from cyclegan_jax.storage import as_path, check_fields, parse_json, write_json
 
 if TYPE_CHECKING:  # orbax takes a second to import
-    from cyclegan_jax.checkpoint import Checkpoints
+    from cyclegan_jax.checkpoint_reader import CheckpointReader
 
 ROLES = {'a2b': 'generator', 'b2a': 'generator', 'a': 'discriminator', 'b': 'discriminator'}
 
@@ -117,11 +117,11 @@ def load_workdir(
     discriminators: bool = False,
 ) -> tuple[dict[str, Network], dict, int]:
     """The networks of a run; arguments as of `load_pretrained`, result as of `load_checkpoint`."""
-    from cyclegan_jax.checkpoint import Checkpoints
+    from cyclegan_jax.checkpoint_reader import CheckpointReader
 
-    with Checkpoints(path / 'checkpoints') as checkpoints:
-        step = _checkpoint(checkpoints.best() if step == 'best' else step)
-        return load_checkpoint(checkpoints, step, weights=weights, discriminators=discriminators)
+    checkpoints = CheckpointReader(path / 'checkpoints')
+    step = _checkpoint(checkpoints.best() if step == 'best' else step)
+    return load_checkpoint(checkpoints, step, weights=weights, discriminators=discriminators)
 
 
 def shown_weights(weights: str | None, config: Mapping) -> str:
@@ -188,7 +188,7 @@ def disagreements(
 
 
 def load_checkpoint(
-    checkpoints: 'Checkpoints',
+    checkpoints: 'CheckpointReader',
     step: int | None = None,
     *,
     weights: str | None = None,

@@ -44,10 +44,19 @@ class Network(NamedTuple):
     params: dict
     pixels: tuple[Pixels, Pixels] = (PHOTOGRAPHS, PHOTOGRAPHS)
 
+    def module(self, dtype: str = 'float32') -> Described:
+        """What `params` belong to, computing convolutions in `dtype`."""
+        return make_module(self.role, self.spec, self.channels, dtype)
+
     @property
     def photographs(self) -> bool:
         """Whether it maps photographs to photographs."""
         return all(pixels.photographs for pixels in self.pixels)
+
+
+def generators(networks: Mapping[str, Network]) -> dict[str, Network]:
+    """Those of the networks that translate, by direction."""
+    return {name: network for name, network in networks.items() if network.role == 'generator'}
 
 
 def from_state_dict(tensors: Mapping[str, np.ndarray], name: str) -> Network:
@@ -114,7 +123,7 @@ def to_state_dict(network: Network) -> dict[str, np.ndarray]:
     Raises:
       UserError: no PyTorch code has this kind of network.
     """
-    layers = make_module(network.role, network.spec, network.channels).torch_layers()
+    layers = network.module().torch_layers()
     if not layers:
         raise UserError(
             f'kind {network.spec["kind"]!r} has no names in PyTorch; choose --format=safetensors.'
