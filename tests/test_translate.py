@@ -11,6 +11,7 @@ from cyclegan_jax import interop
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import Translator
 from cyclegan_jax.inference import translator as translating
+from cyclegan_jax.inference.runner import Runner
 from cyclegan_jax.inference.tiling import run_in_tiles
 
 
@@ -85,15 +86,15 @@ def test_a_list_of_any_sizes_gives_what_each_gives_alone(translator):
 def test_a_batch_is_shared_by_all_devices_and_unchanged(translator):
     images = [floats(16, 16, seed) for seed in range(8)]
     results = translator(images, batch_size=8)
-    assert translator._batched(8)._mesh.size == 8  # conftest gives 8 devices
+    assert translator._runner._batched(8)._mesh.size == 8  # conftest gives 8 devices
     for result, image in zip(results, images, strict=True):
         np.testing.assert_allclose(result, translator(image), atol=1e-5)
 
 
 def test_each_padded_size_is_compiled_once(network, monkeypatch):
-    compiled, forward = [], Translator._forward
+    compiled, forward = [], Runner._forward
     monkeypatch.setattr(
-        Translator, '_forward', lambda *args: compiled.append(args[2].shape) or forward(*args)
+        Runner, '_forward', lambda *args: compiled.append(args[2].shape) or forward(*args)
     )
     translator = Translator(network)
     for height, width in [(16, 20), (15, 19), (14, 17), (16, 20)]:
