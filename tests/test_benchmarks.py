@@ -62,6 +62,7 @@ def test_a_mistake_is_told():
     assert "--mode: 'fast' is neither eager nor of autocast" in done.stderr.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_train_step_goes_on_after_a_failure(tmp_path):
     status, document, stderr = measured(
         'train_step.py', '--batch=1,2', '--devices=2', folder=tmp_path

@@ -44,6 +44,7 @@ def test_features_are_those_of_pytorch_fid(state, images):
     assert relative_error(ours, np.load(FIXTURE)) < 1e-5
 
 
+@pytest.mark.slow
 def test_agrees_with_the_module_of_pytorch_fid(state, monkeypatch):
     theirs = oracle('pytorch_fid.inception')
     import torch

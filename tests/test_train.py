@@ -403,6 +403,7 @@ def test_a_changed_data_set_is_noticed(finished, tmp_path, capsys):
     assert train.main(config, tmp_path / 'run') == 0
 
 
+@pytest.mark.slow  # to compile
 @pytest.mark.parametrize(
     'fields',
     [
@@ -426,20 +427,16 @@ def test_a_changed_data_set_is_noticed(finished, tmp_path, capsys):
             'generator.num_blocks': 1,
             'generator.remat': True,
         },
-        # Its two derivatives, one of the other, take long to compile.
-        pytest.param(
-            {
-                'average': 0.9,
-                'augment': 'brightness,saturation,contrast,shift',
-                'discriminator.kind': 'two_scale',
-                'loss.penalty_weight': 1.0,
-                'loss.cycle_weight_end': 3.0,
-                'loss.identity_weight_end': 1.0,
-                'optimizer.discriminator_rate': 1e-4,
-                'schedule.decay_start_epoch': 0,
-            },
-            marks=pytest.mark.slow,
-        ),
+        {
+            'average': 0.9,
+            'augment': 'brightness,saturation,contrast,shift',
+            'discriminator.kind': 'two_scale',
+            'loss.penalty_weight': 1.0,
+            'loss.cycle_weight_end': 3.0,
+            'loss.identity_weight_end': 1.0,
+            'optimizer.discriminator_rate': 1e-4,
+            'schedule.decay_start_epoch': 0,
+        },
     ],
     ids=['anime from one channel without a pool', 'huggan', 'recipe'],
 )

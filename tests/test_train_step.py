@@ -346,6 +346,7 @@ def test_the_whole_recipe_in_bfloat16_and_in_parts(whole_recipe):
     assert 'all-gather' not in text
 
 
+@pytest.mark.slow  # to compile: derivatives of derivatives
 def test_a_rare_penalty_counts_as_often_as_it_is_left_out(baseline):
     """One of two updates has it, with twice the weight; the other's is the plain recipe's."""
     judges = lambda states, i: jax.tree.leaves(states[i].discriminators)
