@@ -10,7 +10,7 @@ from small_run import TINY
 from translate_fixtures import random_network
 
 from configs import synthetic
-from cyclegan_jax import data, losses, program, train, translate, visuals
+from cyclegan_jax import data, hosts, losses, program, train, translate, visuals
 from cyclegan_jax.data import arrays
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.evaluation import evaluate_run
@@ -185,6 +185,34 @@ def test_unlike_channels_have_no_identity_loss_and_the_log_says_so(caplog):
     assert losses.term_weights(loss)['identity'] == 0 and 'identity' not in losses.relaxing_terms(
         loss
     )
+
+
+def test_hosts_compare_the_ranges_that_they_have_measured(tmp_path, monkeypatch):
+    """Files that differ in values alone have the same names and sizes."""
+    told = []
+
+    def agree(facts, advice):
+        told.append(facts)
+        if 'the data set' in facts:
+            raise UserError('they have told')
+
+    monkeypatch.setattr(hosts, 'agree', agree)
+    config = synthetic.get_config()
+    config.update_from_flattened_dict(
+        TINY
+        | {'data.source': 'folder', 'data.path': str(tmp_path), 'data.resize': 'none'}
+        | {f'data.channels_{d}': 1 for d in 'ab'}
+        | {f'data.dtype_{d}': 'float32' for d in 'ab'}
+        | {'data.range': 'minmax', 'num_devices': 1, 'evaluate_every': 0, 'keep_best': ''}
+    )
+    for highest in (1, 2):
+        write(tmp_path, '0', np.linspace(0, highest, 256, dtype=np.float32).reshape(16, 16))
+        assert train.main(config, tmp_path / f'run_{highest}') == 2
+    one, two = (facts for facts in told if 'the data set' in facts)
+    assert {name for name in one if one[name] != two[name]} == {
+        'what domain a holds',
+        'what domain b holds',
+    }
 
 
 @pytest.mark.slow
