@@ -165,7 +165,7 @@ def test_the_commands_of_a_page_run(page, run, tmp_path):
     for extra in re.findall(r"(?<=['\[,])\w+(?=[,\]])", ' '.join(filter(installs, commands))):
         if extra in NEEDS:
             pytest.importorskip(NEEDS[extra])
-    for name in ('main.py', 'configs'):
+    for name in ('main.py', 'configs', 'examples'):
         (tmp_path / name).symlink_to(ROOT / name)
     make_pictures(TEXTS[page], tmp_path)
     if '=runs/x' in ' '.join(commands):
