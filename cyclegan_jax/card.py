@@ -44,10 +44,9 @@ def write(folder: Path, format: str, networks: Networks, about: About, note: str
     if model and about.run:
         config = model / 'config.json'
         storage.write_json(config, storage.read_json(config) | {RUN: about.run})
-    translating = generators(networks)
     _write(folder, _card(format, networks, about, note))
     if format == 'huggan':  # which has one generator in a folder
-        for name in list(translating)[1:]:
+        for name in list(generators(networks))[1:]:
             _write(folder / name, _card(format, {name: networks[name]}, about, note, inner=True))
 
 

@@ -96,10 +96,13 @@ def prepare(config: ConfigDict, workdir: Path, resources: contextlib.ExitStack) 
         left_out=None if config.allow_data_change else saved.get('left_out'),
         measured=saved_pixels(saved, 'the checkpoint'),
     )
-    pixels = {f'what domain {d} holds': dataset.pixels[d].describe() for d in 'ab'}
     hosts.agree(
-        {'the data set': dataset.fingerprint, **dataset.lengths, 'left out': dataset.left_out}
-        | pixels,
+        {
+            'the data set': dataset.fingerprint,
+            **dataset.lengths,
+            **{f'what domain {d} holds': dataset.pixels[d].describe() for d in 'ab'},
+            'left out': dataset.left_out,
+        },
         'each needs a whole copy of the training images, or the disk that they lie on.',
     )
     steps_per_epoch = -(-dataset.epoch_length // config.batch_size)

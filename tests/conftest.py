@@ -12,12 +12,8 @@ os.environ['JAX_NUM_CPU_DEVICES'] = '8'
 # ways in which XLA emits loops takes three quarters of the time, and so does code that is not split
 # into parts to be compiled side by side. What one test or process has compiled serves the others.
 os.environ['JAX_DISABLE_MOST_OPTIMIZATIONS'] = '1'
-os.environ['XLA_FLAGS'] = ' '.join(
-    (
-        os.environ.get('XLA_FLAGS', ''),
-        '--xla_cpu_use_fusion_emitters=false',
-        '--xla_cpu_parallel_codegen_split_count=1',
-    )
+os.environ['XLA_FLAGS'] = os.environ.get('XLA_FLAGS', '') + (
+    ' --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1'
 )
 if 'PYTEST_XDIST_WORKER' not in os.environ:  # workers have it from the process that starts them
     cache = tempfile.mkdtemp(prefix='cyclegan_jax_test_cache_')

@@ -91,6 +91,18 @@ def test_a_batch_is_shared_by_all_devices_and_unchanged(translator):
         np.testing.assert_allclose(result, translator(image), atol=1e-5)
 
 
+def test_parameters_are_put_on_the_devices_once(network, monkeypatch):
+    """Not for each picture, or tile; tiles need them once more, with statistics."""
+    placed, device_put = [], jax.device_put
+    monkeypatch.setattr(jax, 'device_put', lambda *args: placed.append(1) or device_put(*args))
+    translator, image = Translator(network), floats(16, 48, 0)
+    for _ in range(2):
+        translator(image)
+    assert len(placed) == 1
+    translator(image, tile=20)
+    assert len(placed) == 3, 'to take the statistics, and for all tiles'
+
+
 def test_each_padded_size_is_compiled_once(network, monkeypatch):
     compiled, forward = [], Runner._forward
     monkeypatch.setattr(

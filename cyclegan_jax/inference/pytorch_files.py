@@ -10,12 +10,10 @@ from cyclegan_jax.interop.pretrained import GENERATORS_FILE, PYTORCH_NAMES
 from cyclegan_jax.networks import HUGGAN_CODE, TORCH_CODE
 from cyclegan_jax.storage import write_json
 
-Networks = Mapping[str, Network]
-
 _HUGGAN_WIDTH = 64  # a constant of huggan's code
 
 
-def to_pytorch(networks: Networks, folder: Path) -> str:
+def to_pytorch(networks: Mapping[str, Network], folder: Path) -> str:
     """latest_net_G_A.pth and so on, as pytorch-CycleGAN-and-pix2pix saves and loads them.
 
     Discriminators that no PyTorch code has are left out: nobody needs them to translate.
@@ -49,7 +47,7 @@ def to_pytorch(networks: Networks, folder: Path) -> str:
     return f'{TORCH_CODE} loads them by --model cycle_gan {" ".join(flags)}'
 
 
-def to_huggan(networks: Networks, folder: Path) -> None:
+def to_huggan(networks: Mapping[str, Network], folder: Path) -> None:
     """What huggan's `GeneratorResNet.from_pretrained` loads: a2b in `folder`, b2a in folder/b2a.
 
     Raises:
@@ -73,7 +71,7 @@ def to_huggan(networks: Networks, folder: Path) -> None:
         write_json(place / 'config.json', config)
 
 
-def _check_code(networks: Networks, code: str) -> None:
+def _check_code(networks: Mapping[str, Network], code: str) -> None:
     """Raises UserError if one of the networks is not of that PyTorch code."""
     for name, network in networks.items():
         theirs = network.module().torch_code

@@ -54,16 +54,15 @@ class Runner:
         height, width = images.shape[1:3]
         return self.run(self._extend(images), batch_size)[:, :height, :width]
 
-    def run(
-        self, images: np.ndarray, batch_size: int, statistics: dict | None = None
-    ) -> np.ndarray:
+    def run(self, images: np.ndarray, batch_size: int, variables: dict | None = None) -> np.ndarray:
         """As above, of images whose sides the network takes as they are.
 
         Args:
-          statistics: of `statistics`, to normalise by instead of those of each image.
+          variables: of `normalised_by`; by default each image is normalised by itself. They are put
+            on the devices once, as long as it is the same dict.
         """
         if self._generator is None:
-            result, finite = self._batched(batch_size)(self._variables | (statistics or {}), images)
+            result, finite = self._batched(batch_size)(variables or self._variables, images)
         else:
             batches = [images[i : i + batch_size] for i in range(0, len(images), batch_size)]
             with np.errstate(invalid='ignore'):  # what is not finite is told below
@@ -76,14 +75,17 @@ class Runner:
             )
         return result
 
-    def statistics(self, read: Callable[[], np.ndarray]) -> dict | None:
-        """What each instance norm finds in the image (1, h, w, c) that `read` gives.
+    def normalised_by(self, read: Callable[[], np.ndarray]) -> dict | None:
+        """Variables for `run`, with what each instance norm finds in the image that `read` gives.
 
         None, and nothing is read, for runtimes other than 'jax': they normalise each image by
         itself, which is noted once.
+
+        Args:
+          read: returns (1, h, w, c).
         """
         if self._generator is None:
-            return self._measured(self._variables, self._extend(read()))
+            return self._variables | self._measured(self._variables, self._extend(read()))
         note("colours may drift from tile to tile; with the runtime 'jax' less", self._name)
         return None
 

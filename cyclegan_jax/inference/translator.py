@@ -241,14 +241,14 @@ class Translator:
             pixels = read(window)
             return pixels if half is None else pixels.astype(np.float32) / np.float32(half) - 1
 
-        statistics = self._runner.statistics(
+        variables = self._runner.normalised_by(
             lambda: small_copy(as_float, (height, width), tile)[None]
         )
         bands = run_in_tiles(
             beyond_the_sides(as_float, (height, width)),
             (self._runner.padded(height), self._runner.padded(width)),
             tile,
-            lambda tiles: self._runner.run(np.stack(tiles), batch_size, statistics),
+            lambda tiles: self._runner.run(np.stack(tiles), batch_size, variables),
             multiple=self._runner.size_multiple,
             batch_size=batch_size,
         )
