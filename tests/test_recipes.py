@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -137,7 +138,7 @@ def test_every_recipe_is_of_fields_that_exist(recipes):
             config.update_from_flattened_dict(ablation.PARTS[part])
 
 
-def test_runs_are_trained_and_scored_once(recipes, pictures, tmp_path, monkeypatch):
+def test_runs_are_trained_and_scored_once(recipes, pictures, tmp_path, monkeypatch, capsys):
     """The second call finds what the first has kept, which was killed between two runs."""
     ablation, outcome = recipes('ablation'), recipes('outcome')
     trained = []
@@ -169,5 +170,14 @@ def test_runs_are_trained_and_scored_once(recipes, pictures, tmp_path, monkeypat
     read = lambda: json.loads((tmp_path / 'out.json').read_text())['results']
     assert [r.get('weights') for r in read()] == [None, None, 'trained', 'average']
     assert ablation.main() == 0
-    assert trained == [('plain_0', 0, 10), *2 * [('all_but_slow_0', 0, 10)]]
+    expected = [('plain_0', 0, 10), *2 * [('all_but_slow_0', 0, 10)]]
+    assert trained == expected
     assert len(read()) == 6 and read()[-1]['b2a'] == {'kid': 1.5}
+    # On another machine there is only the file.
+    shutil.rmtree(tmp_path / 'runs')
+    assert ablation.main() == 0
+    assert trained == expected and len(read()) == 6
+    sys.argv.append('--updates=40')
+    with pytest.raises(SystemExit):
+        ablation.main()
+    assert 'has results of another setting' in capsys.readouterr().err

@@ -7,12 +7,11 @@ SCORE is a command that takes two folders of pictures, real and translated, and 
 JSON with numbers; less is better. Each run keeps the average of its generators too, which changes
 nothing else, so that trained and averaged weights of one run are compared for nothing. All recipes
 with the first seed come first. Killed at any time, the same command goes on, and it may be given
-more seeds. Needs matplotlib for the figure.
+more seeds; what FILE has is not trained for again. Needs matplotlib for the figure.
 """
 
 import statistics
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
@@ -54,31 +53,36 @@ def main() -> int:
     names = args.recipes.split(',')
     if unknown := set(names) - set(RECIPES):
         parser.error(f'no recipe {", ".join(unknown)}; there are {", ".join(RECIPES)}')
+    setting = {'updates': args.updates, 'size': args.size}
+    results = outcome.Results('ablation', args.json)
+    if other := [row for row in results.rows if not setting.items() <= row.items()]:
+        parser.error(f'{args.json} has results of another setting, {other[0]}; name another FILE')
     real = outcome.shrink(args.data, args.workdir / 'real', args.size)
-    results = [{'recipe': name, **scores} for name, scores in _ends(real, args)]
+    for name, translated in _ends(real, args).items():
+        point = {'recipe': name, **setting}
+        if not results.has(point):
+            results.add(point | outcome.score(args.score, real, translated))
     for seed in range(args.seeds):
         for name in names:
-            for weights, scores in _run(name, seed, real, args).items():
-                results.append({'recipe': name, 'seed': seed, 'weights': weights, **scores})
-            print(table(results), flush=True)
-            measure.save(args.json, 'ablation', measure.command(), results)
-            if args.figure:
-                draw(results, args.figure)
+            point = {'recipe': name, 'seed': seed, **setting}
+            if not results.has(point):
+                scores = _run(name, seed, real, args)
+                results.add(*(point | {'weights': kind} | found for kind, found in scores.items()))
+                print(table(results.rows), flush=True)
+    if args.figure:
+        draw(results.rows, args.figure)
     return 0
 
 
-def _ends(real: Path, args) -> Iterator[tuple[str, dict]]:
-    """Scores that need no training: of the untranslated input, and of real training pictures."""
+def _ends(real: Path, args) -> dict[str, dict[str, Path]]:
+    """What needs no training, by direction: untranslated inputs, and real training pictures."""
     training = outcome.shrink(args.data, args.workdir / 'training', args.size, split='train')
-    folders = {
+    return {
         'untranslated': {direction: real / direction[0] for direction in outcome.DIRECTIONS},
         'training pictures': {
             direction: training / direction[-1] for direction in outcome.DIRECTIONS
         },
     }
-    for name, translated in folders.items():
-        kept = args.workdir / f'{name}.json'
-        yield name, outcome.kept(kept, lambda f=translated: outcome.score(args.score, real, f))
 
 
 def _run(name: str, seed: int, real: Path, args) -> dict[str, dict]:
@@ -113,9 +117,10 @@ def _columns(results: list[dict]) -> list[tuple[str, str]]:
 
 
 def _rows(results: list[dict]) -> dict[tuple[str, str], list[dict]]:
-    """The runs by recipe and weights; '' where nothing is trained."""
+    """The runs by recipe, in their order, and weights; '' where nothing is trained."""
+    order = ['untranslated', 'training pictures', *RECIPES]
     rows: dict[tuple[str, str], list[dict]] = {}
-    for result in results:
+    for result in sorted(results, key=lambda row: order.index(row['recipe'])):
         rows.setdefault((result['recipe'], result.get('weights', '')), []).append(result)
     return rows
 
@@ -143,7 +148,7 @@ def draw(results: list[dict], path: Path) -> None:
     from matplotlib.figure import Figure
 
     columns, rows = _columns(results), _rows(results)
-    recipes = list(dict.fromkeys(r['recipe'] for r in results if 'weights' in r))
+    recipes = list(dict.fromkeys(recipe for recipe, weights in rows if weights))
     figure = Figure(figsize=(4 * len(columns), 1.5 + 0.4 * len(recipes)), layout='constrained')
     axes = figure.subplots(1, len(columns), squeeze=False, sharey=True)[0]
     for axis, (direction, name) in zip(axes, columns, strict=True):

@@ -6,7 +6,8 @@
 64x64, width 32, 3 blocks, discriminators of width 32 with 2 strided blocks, batch 1, pool 50,
 identity 5, constant rate: each side with its own data loop and its own random numbers. SCORE is a
 command that takes two folders of pictures, real and translated, and prints a line of JSON with
-numbers. Killed at any time, the same command goes on. Needs the torch extra and matplotlib.
+numbers. Killed at any time, the same command goes on; what FILE has is not trained for again. Needs
+the torch extra and matplotlib.
 """
 
 import json
@@ -30,16 +31,16 @@ def main() -> int:
     add('--updates', type=measure.whole_numbers, default='2000,4000,8000,16000', metavar='N,...')
     args = parser.parse_args()
     real = outcome.shrink(args.data, args.workdir / 'real', CROP)
-    results = []
-    for updates in args.updates:
-        for seed in range(args.seeds):
+    results = outcome.Results('equivalence', args.json)
+    for seed in range(args.seeds):
+        for updates in sorted(args.updates):
             for side in SIDES:
-                result = _point(side, seed, updates, real, args)
-                results.append({'side': side, 'seed': seed, 'updates': updates, **result})
-                print(json.dumps(results[-1]), flush=True)
-                measure.save(args.json, 'equivalence', measure.command(), results)
-                if args.figure:
-                    draw(results, args.figure)
+                point = {'side': side, 'seed': seed, 'updates': updates}
+                if not results.has(point):
+                    results.add(point | _point(side, seed, updates, real, args))
+                    print(json.dumps(results.rows[-1]), flush=True)
+    if args.figure:
+        draw(results.rows, args.figure)
     return 0
 
 
@@ -77,7 +78,7 @@ def draw(results: list[dict], path: Path) -> None:
         for axis, name in zip(row, names, strict=True):
             for side, colour in zip(SIDES, ('tab:blue', 'tab:orange'), strict=True):
                 runs: dict[int, dict[int, float]] = {}
-                for result in results:
+                for result in sorted(results, key=lambda row: row['updates']):
                     if result['side'] == side:
                         value = result[direction][name]
                         runs.setdefault(result['seed'], {})[result['updates']] = value
@@ -85,7 +86,7 @@ def draw(results: list[dict], path: Path) -> None:
                     axis.plot(*zip(*values.items(), strict=True), color=colour, linewidth=0.7)
                 means = {
                     updates: statistics.mean(v[updates] for v in runs.values() if updates in v)
-                    for updates in dict.fromkeys(u for values in runs.values() for u in values)
+                    for updates in sorted({u for values in runs.values() for u in values})
                 }
                 mean_line = zip(*means.items(), strict=True)
                 axis.plot(*mean_line, color=colour, linewidth=2.5, marker='o', label=side)

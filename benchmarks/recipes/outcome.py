@@ -94,6 +94,21 @@ def score(command: list[str], real: Path, translated: Mapping[str, Path]) -> dic
     return found
 
 
+class Results:
+    """The rows of FILE, which grow; what it has is not measured again, on whichever machine."""
+
+    def __init__(self, benchmark: str, path: Path | None) -> None:
+        self.benchmark, self.path = benchmark, path
+        self.rows = json.loads(path.read_text())['results'] if path and path.exists() else []
+
+    def has(self, point: Mapping) -> bool:
+        return any(point.items() <= row.items() for row in self.rows)
+
+    def add(self, *rows: dict) -> None:
+        self.rows.extend(rows)
+        measure.save(self.path, self.benchmark, measure.command(), self.rows)
+
+
 def kept(path: Path, make: Callable[[], dict]) -> dict:
     """What `make` has returned, now or the time before."""
     if not path.exists():
