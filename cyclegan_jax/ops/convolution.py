@@ -5,6 +5,7 @@ in.
 """
 
 import functools
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -38,8 +39,14 @@ def _conv_fwd(x, kernel, stride, padding):
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _conv_bwd(stride, padding, residuals, gradient):
     static = {'stride': stride, 'padding': padding}
-    forms = {'cpu': cpu.gradients, 'cuda': gpu.gradients, 'tpu': tpu.gradients}
-    return by_platform(_plain_gradients, *residuals, gradient, static=static, **forms)
+    return by_platform(
+        _plain_gradients,
+        *residuals,
+        gradient,
+        cpu=cpu.gradients,
+        tpu=tpu.gradients,
+        static=static,
+    )
 
 
 def _plain_gradients(x, kernel, gradient, **static):
@@ -91,6 +98,11 @@ def _up_conv_bwd(residuals, gradient):
 
 
 up_conv.defvjp(_up_conv_fwd, _up_conv_bwd)
+
+
+def in_own_layout(gradients: Any) -> Any:
+    """Gradients of parameters as they are, whatever the order of axes they come in from `conv`."""
+    return by_platform(lambda x: x, gradients, cuda=gpu.in_own_layout, static={})
 
 
 class Conv(nn.Module):

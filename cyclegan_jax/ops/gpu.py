@@ -1,5 +1,7 @@
 """Convolutions in the forms that NVIDIA's cuDNN has kernels for."""
 
+from typing import Any
+
 import jax
 from jax import lax
 from jax.experimental.layout import Layout, with_layout_constraint
@@ -22,14 +24,11 @@ def up_convolve(x: Array, kernel: Array) -> Array:
     return jax.linear_transpose(down, image)(x)[0]
 
 
-def gradients(
-    x: Array, kernel: Array, gradient: Array, *, stride: int, padding: cpu.Padding
-) -> tuple[Array, Array]:
-    """From the gradient of the output to those of `x` and of `kernel`.
+def in_own_layout(parameters: Any) -> Any:
+    """Gradients of a tree of parameters, in the order of axes that the parameters have.
 
     cuDNN's kernel gradient has the output channels first. That order would pass through the
     optimizer, and three arrays, not one, be brought back into that of the parameters.
     """
-    forward = lambda x, kernel: cpu.plain(x, kernel, stride, padding)
-    x_gradient, kernel_gradient = jax.vjp(forward, x, kernel)[1](gradient)
-    return x_gradient, with_layout_constraint(kernel_gradient, Layout((0, 1, 2, 3)))
+    own = lambda x: with_layout_constraint(x, Layout(tuple(range(x.ndim))))
+    return jax.tree.map(own, parameters)

@@ -145,13 +145,35 @@ def _in_one_pass(x: Array) -> tuple[Array, Array]:
     """Mean and variance, where reading `x` is what takes the time.
 
     All is measured from the mean of some of the pixels. If those are a share s of all, the square
-    of the distance between the two means is at most (1 / s - 1) times the variance. With a row for
-    them, some times the height times the rounding of a float32 is lost, whatever the image.
+    of the distance between the two means is at most (1 / s - 1) times the variance. So in the worst
+    case, where they are far from all others, an image of 256x256 loses some thousandths of its
+    variance to the rounding of a float32; as a rule it loses nothing.
     """
-    first_row = jnp.mean(x[:, :1].astype(jnp.float32), (1, 2), keepdims=True)
-    away = x.astype(jnp.float32) - first_row
+    some = _some_pixels(x, (1, 1))
+    away = x.astype(jnp.float32) - _some_pixels(x, x.shape[1:3])
     away, square = _by_rows(away, jnp.square(away))
-    return first_row + away, jnp.maximum(square - jnp.square(away), 0)
+    return some + away, jnp.maximum(square - jnp.square(away), 0)
+
+
+def _some_pixels(x: Array, size: tuple[int, int]) -> Array:
+    """The mean of four pixels on the diagonal, of a shape that goes with (n, *size, c)."""
+    total = 0
+    for eighths in (1, 3, 5, 7):
+        place = tuple(side * eighths // 8 for side in x.shape[1:3])
+        static = {'place': place, 'size': size}
+        total += by_platform(_pixel, x, cuda=_pixel_by_index, static=static).astype(jnp.float32)
+    return total / 4
+
+
+def _pixel(x: Array, place: tuple[int, int], size: tuple[int, int]) -> Array:
+    row, column = place
+    return x[:, row : row + 1, column : column + 1]
+
+
+def _pixel_by_index(x: Array, place: tuple[int, int], size: tuple[int, int]) -> Array:
+    """Read where it is used on a GPU; a slice is a kernel of its own."""
+    rows, columns = (np.full(size, index) for index in place)
+    return x.at[:, rows, columns].get(mode='promise_in_bounds')
 
 
 def _means(*xs: Array) -> list[Array]:
