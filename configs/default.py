@@ -75,6 +75,7 @@ def get_config() -> ConfigDict:
     config.generator.num_downs = 8  # unet: halvings; 8 for 256 px, 7 for 128 px
     config.generator.downsample = 'stride'  # resnet: 'stride', 'blur'
     config.generator.upsample = 'transpose'  # resnet: 'transpose', 'nearest', 'blur'
+    config.generator.global_skip = False  # resnet: adds the image to what is computed of it
     config.generator.dropout = 0.0  # share of features dropped while training
     config.generator.remat = False  # ~ resnet: less memory, more work; see docs/training.md
 

@@ -141,6 +141,7 @@ def test_each_field_says_whether_it_may_change():
         'generator.num_downs',
         'generator.downsample',
         'generator.upsample',
+        'generator.global_skip',
         'generator.dropout',
         'discriminator.kind',
         'discriminator.width',

@@ -30,8 +30,9 @@ PARTS = {
         'generator.upsample': 'blur',
         'discriminator.downsample': 'blur',
     },
+    'skip': {'generator.global_skip': True},
 }
-COMBINED = tuple(part for part in PARTS if part != 'blur')  # that costs time in the generators
+COMBINED = ('augment', 'penalty', 'relax', 'slow', 'scales')  # all of discriminators and losses
 # What each recipe has of them: none, all combined, one alone, all of these but one.
 RECIPES = {
     'plain': (),

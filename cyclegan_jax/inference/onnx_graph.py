@@ -13,6 +13,7 @@ from onnx import TensorProto, checker, helper, numpy_helper
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.interop import Network
 from cyclegan_jax.interop.state_dict import to_weight
+from cyclegan_jax.networks.resnet import SKIPPED
 
 _OPSET = 17  # newer ones change Pad, which some readers do not know yet, and add nothing here
 _EPSILON = 1e-5
@@ -133,6 +134,12 @@ class _Graph:
         pads = self.constant(f'{name}/pads', np.array([0, 0, width, width] * 2, np.int64))
         return self.node('Pad', [x, pads], output=name, mode='reflect')
 
+    def before_tanh(self, image):
+        """What the tanh makes `SKIPPED` of the image of."""
+        ends = [self.constant(f'skip/{name}', np.float32(x)) for name, x in _SKIP.items()]
+        clipped = self.node('Clip', [image, *ends[:2]])
+        return self.node('Atanh', [self.node('Mul', [clipped, ends[2]])])
+
     def blur_down(self, x, channels):
         name = f'blur_{len(self.nodes)}'
         window = np.outer([1, 2, 1], [1, 2, 1]).astype(np.float32) / 16
@@ -152,6 +159,7 @@ class _Graph:
         )
 
 
+_SKIP = {'least': -1, 'most': 1, 'share': SKIPPED}
 _DOUBLINGS = {
     'nearest': {
         'mode': 'nearest',
@@ -163,7 +171,7 @@ _DOUBLINGS = {
 
 
 def _resnet(graph, spec, x):
-    width = spec['width']
+    image, width = x, spec['width']
 
     def norm_relu(x, channels):
         return graph.node('Relu', [graph.norm(x, channels)])
@@ -183,7 +191,8 @@ def _resnet(graph, spec, x):
         else:
             x = graph.conv(x, f'up_{i}', up=True)
         x = norm_relu(x, width * 2 ** (1 - i))
-    return graph.conv(graph.reflect(x, 3), 'out')
+    x = graph.conv(graph.reflect(x, 3), 'out')
+    return graph.node('Add', [x, graph.before_tanh(image)]) if spec['global_skip'] else x
 
 
 def _unet(graph, spec, x):

@@ -92,8 +92,11 @@ def _make(role: str, fields: Mapping[str, Any], *, dtype: str, **more: int) -> D
     for name in fields:
         check_choice(f'a field of {role}', name, sorted(fields_of(role)))
     own = fields_of(role, kind)
-    if fields.get('remat') and 'remat' not in own:
-        raise UserError(f'{role}.remat is True, but kind {kind!r} does not have it; set it False.')
+    for name in ('remat', 'global_skip'):
+        if fields.get(name) and name not in own:
+            raise UserError(
+                f'{role}.{name} is True, but kind {kind!r} does not have it; set it False.'
+            )
     read = {name: value for name, value in fields.items() if name in own}
     network = kinds[kind](**read, **more, dtype=jnp.dtype(dtype))
     check_at_least(f'{role}.width', getattr(network, 'width', 1), 1)
@@ -127,7 +130,15 @@ def make_networks(
       channels: how many an image of domain 'a' and of 'b' has.
       generator, discriminator: keyword arguments of `make_generator` and `make_discriminator`.
       dtype: type that convolutions compute in, 'float32' or 'bfloat16'.
+
+    Raises:
+      UserError: as `make_generator`, or a global skip between unlike numbers of channels.
     """
+    if generator.get('global_skip') and channels['a'] != channels['b']:
+        raise UserError(
+            f'generator.global_skip adds an image to its translation, but domain a has '
+            f'{channels["a"]} channels and b {channels["b"]}; set it False.'
+        )
     generators = {
         'a2b': make_generator(channels['b'], dtype=dtype, **generator),
         'b2a': make_generator(channels['a'], dtype=dtype, **generator),

@@ -13,6 +13,8 @@ from cyclegan_jax.ops import Conv, InstanceNorm, blur_down, blur_up, reflect_pad
 
 Array = jax.Array
 
+SKIPPED = 0.95  # of an image is what a global skip starts from: arctanh has no value at 1
+
 
 class ResNetBlock(nn.Module):
     """Two 3x3 convolutions with reflection padding; no ReLU after the sum."""
@@ -41,8 +43,9 @@ class ResNetGenerator(Described):
 
     Takes sides that are multiples of 4, and returns images of the same size. `upsample` is
     'transpose' (the paper and its PyTorch code), 'nearest' (huggan's code) or 'blur', `downsample`
-    is 'stride' or 'blur': see `ops.blur`. With `remat`,
-    training keeps only what enters each block, and computes the block again for its gradients.
+    is 'stride' or 'blur': see `ops.blur`. With `global_skip` the network computes what is added to
+    the image, before the tanh. With `remat`, training keeps only what enters each block, and
+    computes the block again for its gradients.
     """
 
     channels: int
@@ -50,6 +53,7 @@ class ResNetGenerator(Described):
     num_blocks: int = 9
     downsample: str = 'stride'
     upsample: str = 'transpose'
+    global_skip: bool = False
     dropout: float = 0.0
     remat: bool = False
     dtype: jnp.dtype = jnp.float32
@@ -58,6 +62,7 @@ class ResNetGenerator(Described):
     def __call__(self, x: Array, train: bool = False) -> Array:
         conv = functools.partial(Conv, dtype=self.dtype)
         block = nn.remat(ResNetBlock, static_argnums=2) if self.remat else ResNetBlock
+        image = x
         x = InstanceNorm(slope=0)(conv(self.width, 7, name='in')(reflect_pad(x, 3)))
         for i in range(2):
             stride = 2 if self.downsample == 'stride' else 1
@@ -75,8 +80,10 @@ class ResNetGenerator(Described):
             else:
                 x = conv(features, 3, up=True, name=name)(x)
             x = InstanceNorm(slope=0, pad=0 if i == 0 else 3)(x)
-        x = conv(self.channels, 7, bias=True, name='out')(x)
-        return jnp.tanh(x.astype(jnp.float32))
+        x = conv(self.channels, 7, bias=True, name='out')(x).astype(jnp.float32)
+        if self.global_skip:
+            x = x + jnp.arctanh(SKIPPED * image.clip(-1, 1))
+        return jnp.tanh(x)
 
     size_multiple = 4
     smallest = 8  # leaves the blocks 2 pixels, so that there is one to mirror
@@ -89,7 +96,7 @@ class ResNetGenerator(Described):
 
     @property
     def torch_code(self) -> str | None:
-        if 'blur' in (self.downsample, self.upsample):
+        if self.global_skip or 'blur' in (self.downsample, self.upsample):
             return None
         return HUGGAN_CODE if self.upsample == 'nearest' else TORCH_CODE
 
@@ -134,5 +141,6 @@ class ResNetGenerator(Described):
             'num_blocks': len({match[1] for match in blocks if match}),
             'downsample': 'stride',
             'upsample': 'nearest' if any('.block.' in key for key in weights) else 'transpose',
+            'global_skip': False,
             'dropout': 0.5 if any(key.endswith('.conv_block.6') for key in weights) else 0.0,
         }
