@@ -15,6 +15,7 @@ RESNET = {
     'num_blocks': 2,
     'upsample': 'transpose',
     'dropout': 0.0,
+    'global_skip': False,
     'width': 4,
 }
 UNET = {'kind': 'unet', 'num_downs': 5, 'dropout': 0.0, 'width': 4}
