@@ -70,6 +70,22 @@ def test_the_published_setups_are_what_their_documents_say():
             assert config.schedule.num_epochs == 200
 
 
+def test_the_improved_recipe_is_one_of_any_other_config():
+    module = importlib.import_module('configs.improved')
+    for of, name in {'monet': 'monet', 'nft:apes__2__punks': 'nft'}.items():
+        config, other = module.get_config(of), get(name)
+        changed = {'average', 'global_skip', *(['domain_a', 'domain_b'] if name == 'nft' else [])}
+        assert config.generator.global_skip and config.average
+        for key, value in other.items():
+            if key not in changed and not isinstance(value, ConfigDict):
+                assert config[key] == value, key
+        differing = {k for k, v in other.generator.items() if config.generator[k] != v}
+        assert differing == {'global_skip'}
+    assert module.get_config('nft:apes__2__punks').data.name_b == 'huggingnft/punks'
+    with pytest.raises(ValueError, match='must be one of anime, .* synthetic$'):
+        module.get_config('improved')
+
+
 def test_nft_takes_its_collections_by_argument():
     module = importlib.import_module('configs.nft')
     config = module.get_config('apes__2__punks')

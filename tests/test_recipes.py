@@ -129,6 +129,20 @@ def test_the_figure_of_the_table_is_drawn(recipes, tmp_path):
         assert min(figure.size) > 200
 
 
+def test_translations_are_shown_below_their_inputs(recipes, tmp_path):
+    def picture(path, value):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((4, 4, 3), value, np.uint8)).save(path)
+
+    ablation, value = recipes('ablation'), iter(range(1, 100))
+    for folder in 'real/a', 'plain_0/average/a2b', 'real/b', 'plain_0/average/b2a':
+        for name in 'x.png', 'y.png':
+            picture(tmp_path / folder / name, next(value))
+    ablation.show(['plain'], tmp_path / 'real', tmp_path, tmp_path / 'shown.png', count=2)
+    with Image.open(tmp_path / 'shown.png') as shown:
+        np.testing.assert_array_equal(np.asarray(shown)[::8, ::8, 0], np.arange(1, 9).reshape(4, 2))
+
+
 def test_every_recipe_is_of_fields_that_exist(recipes):
     ablation = recipes('ablation')
     assert ablation.RECIPES['plain'] == ()

@@ -7,7 +7,9 @@ SCORE is a command that takes two folders of pictures, real and translated, and 
 JSON with numbers; less is better. Each run keeps the average of its generators too, which changes
 nothing else, so that trained and averaged weights of one run are compared for nothing. All recipes
 with the first seed come first. Killed at any time, the same command goes on, and it may be given
-more seeds; what FILE has is not trained for again. Needs matplotlib for the figure.
+more seeds; what FILE has is not trained for again. Needs matplotlib for the figure. --pictures
+shows the first eight test pictures of both domains, and below each the translations by the averaged
+weights of each recipe's first seed.
 """
 
 import statistics
@@ -16,7 +18,9 @@ from pathlib import Path
 
 sys.path.append(str(Path(__file__).parents[1]))
 import measure
+import numpy as np
 import outcome
+from PIL import Image
 
 # What each part changes; `outcome.SETTING` is the rest.
 PARTS = {
@@ -50,6 +54,7 @@ def main() -> int:
     add('--recipes', default=','.join(RECIPES), metavar='NAME,...', help='in this order')
     add('--updates', type=measure.whole_number, default='8000', metavar='N', help='half decay')
     add('--size', type=measure.whole_number, default='64', metavar='N', help='side of the images')
+    add('--pictures', type=Path, metavar='FILE', help='also show translations, where runs are')
     args = parser.parse_args()
     names = args.recipes.split(',')
     if unknown := set(names) - set(RECIPES):
@@ -72,6 +77,8 @@ def main() -> int:
                 print(table(results.rows), flush=True)
     if args.figure:
         draw(results.rows, args.figure)
+    if args.pictures:
+        show(names, real, args.workdir, args.pictures)
     return 0
 
 
@@ -88,7 +95,7 @@ def _ends(real: Path, args) -> dict[str, dict[str, Path]]:
 
 def _run(name: str, seed: int, real: Path, args) -> dict[str, dict]:
     """{'trained', 'average'}: scores of one run, by direction."""
-    workdir = args.workdir / f'{name.replace(" ", "_")}_{seed}'
+    workdir = _folder(args.workdir, name, seed)
 
     def trained_and_scored():
         epochs = args.updates / outcome.epoch_length(args.data)
@@ -111,6 +118,10 @@ def _run(name: str, seed: int, real: Path, args) -> dict[str, dict]:
         }
 
     return outcome.kept(workdir / f'scores_{args.updates}.json', trained_and_scored)
+
+
+def _folder(workdir: Path, name: str, seed: int) -> Path:
+    return workdir / f'{name.replace(" ", "_")}_{seed}'
 
 
 def _columns(results: list[dict]) -> list[tuple[str, str]]:
@@ -168,6 +179,20 @@ def draw(results: list[dict], path: Path) -> None:
     axes[0].invert_yaxis()
     axes[0].legend()
     figure.savefig(path, dpi=120)
+
+
+def show(names: list[str], real: Path, workdir: Path, path: Path, count: int = 8) -> None:
+    """A row of test pictures of each domain, and below it one of each recipe's translations."""
+    rows = []
+    for direction in outcome.DIRECTIONS:
+        inputs = sorted((real / direction[0]).iterdir())[:count]
+        rows.append(inputs)
+        for name in names:
+            translated = _folder(workdir, name, 0) / 'average' / direction
+            rows.append([translated / picture.name for picture in inputs])
+    pictures = [[np.asarray(Image.open(file)) for file in row] for row in rows]
+    grid = np.concatenate([np.concatenate(row, axis=1) for row in pictures])
+    Image.fromarray(grid).resize((2 * grid.shape[1], 2 * grid.shape[0]), Image.NEAREST).save(path)
 
 
 if __name__ == '__main__':
