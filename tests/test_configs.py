@@ -82,7 +82,7 @@ def test_the_improved_recipe_is_one_of_any_other_config():
         differing = {k for k, v in other.generator.items() if config.generator[k] != v}
         assert differing == {'global_skip'}
     assert module.get_config('nft:apes__2__punks').data.name_b == 'huggingnft/punks'
-    with pytest.raises(ValueError, match='must be one of anime, .* synthetic$'):
+    with pytest.raises(ValueError, match=r'must be one of anime, .* synthetic$'):
         module.get_config('improved')
 
 
