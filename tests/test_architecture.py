@@ -68,7 +68,7 @@ ROOMS = {
     'checkpoint_reader': {'checkpoint_folders', 'checkpoint_format', 'manifest'},
     'checkpoint': {'checkpoint_format', 'checkpoint_reader', 'hosts', 'manifest'},
     'train_state': {'networks', 'image_pool', 'sharding'},
-    'train_step': {'networks', 'losses', 'augmentation', 'train_state'},
+    'train_step': {'networks', 'losses', 'augmentation', 'ops', 'train_state'},
     'visuals': {'log', 'data'},
     'interop': {'networks', 'checkpoint_reader'},
     'checks': {'data', 'networks', 'sharding'},

@@ -157,18 +157,19 @@ def _in_one_pass(x: Array) -> tuple[Array, Array]:
 
 
 def _middle(x: Array, size: tuple[int, int]) -> Array:
-    """The pixel in the middle, float32, of a shape that goes with (n, *size, c)."""
+    """The pixel in the middle, float32, repeated to (n, *size, c)."""
     return by_platform(_slice, x, cuda=_gather, static={'size': size}).astype(jnp.float32)
 
 
 def _slice(x: Array, size: tuple[int, int]) -> Array:
     row, column = (side // 2 for side in x.shape[1:3])
-    return x[:, row : row + 1, column : column + 1]
+    pixel = x[:, row : row + 1, column : column + 1]
+    return jnp.broadcast_to(pixel, (x.shape[0], *size, x.shape[3]))
 
 
 def _gather(x: Array, size: tuple[int, int]) -> Array:
     """Read where it is used on a GPU; a slice is a kernel of its own."""
-    rows, columns = (np.full(size, side // 2) for side in x.shape[1:3])
+    rows, columns = (jnp.full(size, side // 2) for side in x.shape[1:3])
     return x.at[:, rows, columns].get(mode='promise_in_bounds')
 
 
