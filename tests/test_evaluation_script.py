@@ -133,6 +133,7 @@ def test_wrong_weights_in_the_environment_stop_only_what_needs_them(folders, cap
     )
 
 
+@pytest.mark.slow
 def test_folders_are_scored_with_all_that_they_allow(folders, capsys, inception_file):
     output = folders / 'scores.json'
     status = run(

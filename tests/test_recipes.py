@@ -50,6 +50,7 @@ def small(recipes, monkeypatch):
     torch.set_num_threads(threads)
 
 
+@pytest.mark.slow
 def test_the_pytorch_side_resumes_exactly(small, recipes, pictures, tmp_path, monkeypatch):
     test = recipes('outcome').shrink(pictures, tmp_path / 'real', 16)
 
