@@ -185,8 +185,9 @@ def make_train_step(
         )
 
         # After the gradients of a network's calls are added up: once, not for each call.
-        generator_grads = ops.in_own_layout(generator_grads)
-        discriminator_grads = ops.in_own_layout(discriminator_grads)
+        generator_grads, discriminator_grads = ops.in_own_layout(
+            (generator_grads, discriminator_grads)
+        )
         generators, generator_opt = _update(
             optimizer, generator_grads, state.generator_opt, state.generators
         )

@@ -4,11 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from translate_fixtures import RESNET, random_network
+from translate_fixtures import RESNET, check_only_onnx_has_it, random_network
 
-from cyclegan_jax import interop
-from cyclegan_jax.inference.onnx_graph import to_onnx
-from cyclegan_jax.inference.runtimes import with_onnxruntime
 from cyclegan_jax.interop import make_module
 from cyclegan_jax.networks import make_discriminator, make_generator
 from cyclegan_jax.ops import blur_down, blur_up
@@ -58,13 +55,8 @@ def test_judges_give_as_many_answers_as_with_strides(kind):
 def test_blurred_generators_go_to_onnx_and_to_no_pytorch_code(tmp_path):
     network = random_network(spec=RESNET | {'downsample': 'blur', 'upsample': 'blur'})
     images = np.random.default_rng(0).uniform(-1, 1, (1, 16, 24, 3)).astype(np.float32)
-    module = network.module()
-    expected = module.apply({'params': network.params}, images)
-    found = with_onnxruntime(to_onnx(network, 'a2b').SerializeToString())(images)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert module.torch_code is None and not module.torch_layers() and not module.torch_flags
-    interop.save_pretrained(tmp_path, {'a2b': network})
-    assert interop.load_pretrained(tmp_path)['a2b'].spec['downsample'] == 'blur'
+    expected, loaded = check_only_onnx_has_it(network, images, tmp_path)
+    assert loaded.spec['downsample'] == 'blur'
     strided = make_module('generator', RESNET, (3, 3)).apply({'params': network.params}, images)
     assert np.abs(strided - expected).max() > 1e-3
 

@@ -4,12 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from translate_fixtures import RESNET, random_network
+from translate_fixtures import RESNET, check_only_onnx_has_it, random_network
 
-from cyclegan_jax import interop
 from cyclegan_jax.errors import UserError
-from cyclegan_jax.inference.onnx_graph import to_onnx
-from cyclegan_jax.inference.runtimes import with_onnxruntime
 from cyclegan_jax.networks import make_generator, make_networks
 from cyclegan_jax.networks.resnet import SKIPPED
 
@@ -41,13 +38,8 @@ def test_gradients_are_finite_at_the_ends_of_the_range():
 
 def test_it_goes_to_onnx_and_to_no_pytorch_code(tmp_path):
     network = random_network(spec=SKIP)
-    module = network.module()
-    expected = module.apply({'params': network.params}, IMAGES)
-    found = with_onnxruntime(to_onnx(network, 'a2b').SerializeToString())(IMAGES)
-    np.testing.assert_allclose(found, expected, atol=1e-5)
-    assert module.torch_code is None and not module.torch_layers() and not module.torch_flags
-    interop.save_pretrained(tmp_path, {'a2b': network})
-    assert interop.load_pretrained(tmp_path)['a2b'].spec['global_skip'] is True
+    expected, loaded = check_only_onnx_has_it(network, IMAGES, tmp_path)
+    assert loaded.spec['global_skip'] is True
     without = random_network(spec=RESNET).module().apply({'params': network.params}, IMAGES)
     assert np.abs(without - expected).max() > 0.1
 

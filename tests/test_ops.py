@@ -236,6 +236,14 @@ def test_the_variance_is_exact_in_the_worst_case(name, platform):
     np.testing.assert_allclose(mean.item(), x.mean(dtype=np.float64), atol=rounding, rtol=0)
 
 
+@pytest.mark.parametrize('platform', ['cpu', 'gpu', 'tpu', 'every'])
+def test_gradients_brought_into_order_are_the_same(platform):
+    gradients = dict(zip(('kernel', 'bias'), arrays((3, 3, 4, 5), (5,)), strict=True))
+    with ops.target(platform):
+        found = jax.jit(ops.in_own_layout)(gradients)
+    jax.tree.map(np.testing.assert_array_equal, found, gradients)
+
+
 @pytest.mark.parametrize('slope', [0.0, 0.2])
 def test_each_platforms_norm_is_the_same(slope):
     norm = functools.partial(ops.instance_norm, slope=slope, pad=1)

@@ -75,8 +75,8 @@ def main() -> int:
                 scores = _run(name, seed, real, args)
                 results.add(*(point | {'weights': kind} | found for kind, found in scores.items()))
                 print(table(results.rows), flush=True)
-    if args.figure:
-        draw(results.rows, args.figure)
+            if args.figure:
+                draw(results.rows, args.figure)
     if args.pictures:
         show(names, real, args.workdir, args.pictures)
     return 0

@@ -39,8 +39,8 @@ def main() -> int:
                 if not results.has(point):
                     results.add(point | _point(side, seed, updates, real, args))
                     print(json.dumps(results.rows[-1]), flush=True)
-    if args.figure:
-        draw(results.rows, args.figure)
+                if args.figure:
+                    draw(results.rows, args.figure)
     return 0
 
 
