@@ -54,14 +54,15 @@ def learning_rate_schedule(
     keeps the rate constant.
 
     Returns:
-      A function from the number of finished updates to the rate of the next one.
+      A function from the number of finished updates, a traced one or an int, to the rate of the
+      next one.
     """
 
     def schedule(step):
-        epoch = step // steps_per_epoch + 1
-        decayed = jnp.maximum(0, epoch - decay_start_epoch)
-        factor = 1 - decayed / (num_epochs - decay_start_epoch + 1)
-        return learning_rate * jnp.maximum(0.0, factor)
+        # Without jnp, each function of which would be a program to compile where step is an int.
+        past = step // steps_per_epoch + 1 - decay_start_epoch
+        factor = 1 - (past > 0) * past / (num_epochs - decay_start_epoch + 1)
+        return learning_rate * (factor > 0) * factor
 
     return schedule
 

@@ -531,6 +531,21 @@ def test_synthetic_test_images_have_a_known_truth(resize):
     assert differs[animal].all() and differs[~animal].mean() < 0.1
 
 
+def test_synthetic_images_are_drawn_once_each_as_they_are_wanted(monkeypatch):
+    drawn = []
+    render = synthetic.render
+    monkeypatch.setattr(
+        synthetic, 'render', lambda *scene: (drawn.append(scene), render(*scene))[1]
+    )
+    dataset = load(
+        '', source='synthetic', name='stripes', load_size=16, crop_size=16, max_images=8
+    )
+    assert drawn == []
+    take(dataset, 3 * 8)
+    assert len(drawn) == len(set(drawn)) == 2 * 8
+    assert dataset.skipped == [] and dataset.lengths == {'a': 8, 'b': 8}
+
+
 def test_synthetic_stripes_keep_their_grid_under_a_flip():
     """Where training crops nothing, stripes must lie as they do in the test images."""
     dataset = load(

@@ -38,8 +38,8 @@ class Split:
       replace: an image that can't be read (any more) gives way to the next one that can.
       fixed: the indices are those of a run that goes on: what is found unusable stays among them,
         so that the order of the others stays what it was.
-      kept: the images, where memory holds them; None in place of one that is unusable, or that
-        another process has checked: it is read when it is shown first.
+      kept: the images, where memory holds them; None in place of one that is unusable, or is read
+        when it is shown first: it is rendered, or another process has checked it.
       unusable: what was found wrong with images of the source, by index.
     """
 
@@ -96,7 +96,8 @@ class Split:
     @property
     def in_memory(self) -> bool:
         """Whether none has to be decoded any more."""
-        return bool(self.kept) and all(image is not None for image in self.kept)
+        read = self.source.rendered or all(image is not None for image in self.kept or ())
+        return bool(self.kept) and read
 
     def fix(self, left_out: Sequence[int]) -> None:
         """Uses again what a run was started with: all images but for those of these numbers."""
@@ -159,8 +160,10 @@ class Split:
 
         Args:
           share: which of them are for this process to decode; `gather` tells the others of those
-            that it found unusable, and this one of theirs.
+            that it found unusable, and this one of theirs. Nobody looks at those that are rendered.
         """
+        if self.source.rendered:
+            share = slice(0)
 
         def decode(index):
             image = self.read(index)

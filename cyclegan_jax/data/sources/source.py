@@ -28,6 +28,7 @@ class Source:
     encoded: each is a file of some format, or its bytes; else `stored` gives an array.
     pixels: of the domain, set by `open_source`.
     files: sizes in bytes by path, if each image is a file of its own.
+    rendered: each is drawn in milliseconds when it is wanted, and none can be unusable.
     scenes: images of one number show one scene in all sources where this is equal, and not None.
     """
 
@@ -35,6 +36,7 @@ class Source:
     encoded: bool = True
     pixels: Pixels = PHOTOGRAPHS
     files: Mapping[Path, int] = MappingProxyType({})
+    rendered: bool = False
     scenes: Hashable = None
 
     def __len__(self) -> int:

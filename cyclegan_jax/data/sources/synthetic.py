@@ -12,6 +12,8 @@ from cyclegan_jax.pixels import PHOTOGRAPHS, Pixels
 class Synthetic(Source):
     """Scenes drawn by `synthetic`, in any bands and depth. Test images of A and B show the same."""
 
+    rendered = True
+
     def __init__(
         self,
         name: str,
