@@ -16,13 +16,15 @@ KINDS = ('lsgan', 'vanilla', 'hinge')
 
 
 class Outputs(NamedTuple):
-    """What one pass of the generators has made of a batch, each by the domain that it belongs to.
+    """What the generators have made of images of one domain, each by the domain that it belongs to.
 
-    real: {'a', 'b'}: the batch, (n, h, w, c) in [-1, 1].
-    fake: what the generators made of the real images of the other domain.
-    cycled: what comes back: {'a': b2a(a2b(a)), 'b': a2b(b2a(b))}.
-    same: what a generator makes of its own target: {'a': b2a(a), 'b': a2b(b)}; {} if no term asks.
-    scores: what the discriminators say of `fake`: logits of any shape, or those of each scale.
+    Of 'a'; likewise of 'b':
+
+    real: {'a'}: the images, (n, h, w, c) in [-1, 1].
+    fake: {'b': a2b(a)}.
+    cycled: what comes back: {'a': b2a(a2b(a))}.
+    same: what a generator makes of its own target: {'a': b2a(a)}; {} if no term asks.
+    scores: {'b'}: what the discriminator says of `fake`: logits of any shape, or of each scale.
     """
 
     real: Mapping[str, Array]
@@ -33,10 +35,11 @@ class Outputs(NamedTuple):
 
 
 def adversarial(outputs: Outputs, gan: str) -> dict[str, Array]:
-    """How far the discriminators are from taking fakes for real, by generator (paper, 3.1)."""
+    """How far a discriminator is from taking fakes for real, by generator (paper, 3.1)."""
+    maker = {'a': 'b2a', 'b': 'a2b'}
     return {
-        'a2b': generator_adversarial(gan, outputs.scores['b']),
-        'b2a': generator_adversarial(gan, outputs.scores['a']),
+        maker[domain]: generator_adversarial(gan, logits)
+        for domain, logits in outputs.scores.items()
     }
 
 

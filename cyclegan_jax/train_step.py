@@ -63,9 +63,10 @@ def make_train_step(
         device's share of the batch must be a multiple. Only what is drawn, for dropout, `augment`
         and the penalty, differs.
       pixels: what the images of {'a', 'b'} hold.
-      pair_calls: whether a network sees two batches in one call where it can (a generator its real
-        and its identity batch, a discriminator real and fake). It is quicker where a batch alone
-        is too small to keep the device busy, and takes more memory.
+      pair_calls: whether a network sees two batches in one call where it can (a generator fakes and
+        its identity batch, a discriminator real and fake). It is quicker where a batch alone is too
+        small to keep the device busy. Otherwise the generators learn from one domain after the
+        other, which takes less memory.
 
     Returns:
       The step. Its metrics are float32 scalars: each loss term as it enters the total, the mean
@@ -123,28 +124,31 @@ def make_train_step(
                 network = networks.generators[direction]
                 return call(network, params[direction], *batches, train=True, rngs={'dropout': key})
 
-            def total(params):
-                if weights['identity']:
-                    fake_b, same_b = generate(params, 'a2b', 'fake', real['a'], real['b'])
-                    fake_a, same_a = generate(params, 'b2a', 'fake', real['b'], real['a'])
-                    same = {'a': same_a, 'b': same_b}
-                else:
-                    [fake_b] = generate(params, 'a2b', 'fake', real['a'])
-                    [fake_a] = generate(params, 'b2a', 'fake', real['b'])
-                    same = {}
-                [cycled_a] = generate(params, 'b2a', 'cycle', fake_b)
-                [cycled_b] = generate(params, 'a2b', 'cycle', fake_a)
-                fake, cycled = {'a': fake_a, 'b': fake_b}, {'a': cycled_a, 'b': cycled_b}
-                scores = {}
-                for domain in ('b', 'a'):
-                    seen = disturb(fake[domain], key_for(f'seen/{domain}', part))
-                    [scores[domain]] = discriminate(state.discriminators, domain, seen)
-                outputs = losses.Outputs(real, fake, cycled, same, scores)
+            def total(params, domain, other, images):
+                """Of images of one domain and what becomes of them."""
+                [fake] = generate(params, f'{domain}2{other}', 'fake', images)
+                target = [images] if weights['identity'] else []
+                cycled, *same = generate(params, f'{other}2{domain}', 'cycle', fake, *target)
+                seen = disturb(fake, key_for(f'seen/{other}', part))
+                [scores] = discriminate(state.discriminators, other, seen)
+                outputs = losses.Outputs(
+                    real={domain: images},
+                    fake={other: fake},
+                    cycled={domain: cycled},
+                    same={domain: same[0]} if same else {},
+                    scores={other: scores},
+                )
                 terms = losses.generator_terms(outputs, gan, weights, factors)
-                return terms['total'], (terms, fake)
+                return terms['total'], (terms, outputs.fake)
 
-            grads, (terms, fakes) = jax.grad(total, has_aux=True)(state.generators)
-            return (grads, terms), fakes
+            gradients = jax.grad(total, has_aux=True)
+            grads, (terms, fakes) = gradients(state.generators, 'a', 'b', real['a'])
+            if not pair_calls:
+                real['b'] = ops.after(grads, real['b'])
+            grads_b, (terms_b, fakes_b) = gradients(state.generators, 'b', 'a', real['b'])
+            terms_b['total'] += terms['total']
+            grads = jax.tree.map(jnp.add, grads, grads_b)
+            return (grads, {**terms, **terms_b}), {**fakes, **fakes_b}
 
         (generator_grads, terms), fakes = _by_parts(generator_gradients, batch, accumulate)
 

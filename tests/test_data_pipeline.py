@@ -537,9 +537,7 @@ def test_synthetic_images_are_drawn_once_each_as_they_are_wanted(monkeypatch):
     monkeypatch.setattr(
         synthetic, 'render', lambda *scene: (drawn.append(scene), render(*scene))[1]
     )
-    dataset = load(
-        '', source='synthetic', name='stripes', load_size=16, crop_size=16, max_images=8
-    )
+    dataset = load('', source='synthetic', name='stripes', load_size=16, crop_size=16, max_images=8)
     assert drawn == []
     take(dataset, 3 * 8)
     assert len(drawn) == len(set(drawn)) == 2 * 8

@@ -309,3 +309,17 @@ def test_initial_weights_have_the_references_spread():
     kernel = variables['params']['kernel']
     assert abs(float(kernel.std()) - 0.02) < 2e-4 and abs(float(kernel.mean())) < 2e-4
     assert not variables['params']['bias'].any()
+
+
+@pytest.mark.parametrize('platform', ['cpu', 'cuda', 'tpu', 'every'])
+def test_what_comes_after_is_the_same_and_waits(platform):
+    x, earlier = jnp.arange(6.0).reshape(2, 3), {'k': jnp.ones((2, 2)), 'b': jnp.zeros(3)}
+    with ops.target(platform):
+        traced = jax.jit(lambda x, earlier: ops.after(earlier, x)).trace(x, earlier)
+    if platform != 'cpu':
+        assert 'optimization_barrier' in str(traced.jaxpr)
+    if platform in ('cpu', 'every'):
+        after = traced.lower().compile()
+        np.testing.assert_array_equal(after(x, earlier), x)
+        # XLA has kept what makes it wait: it can be seen where a number is none.
+        assert np.isnan(after(x, earlier | {'b': jnp.full(3, jnp.nan)})).all()

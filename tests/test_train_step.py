@@ -361,6 +361,22 @@ def test_a_rare_penalty_counts_as_often_as_it_is_left_out(baseline):
     assert baseline[1][1]['gradient_norm/a'] != rare[1][1]['gradient_norm/a']
 
 
+@pytest.mark.slow
+def test_single_calls_do_not_hold_what_both_domains_need_at_once():
+    shapes = dict.fromkeys('ab', (1, 64, 64, 3))
+    state = jax.eval_shape(
+        lambda: train_state.create(NETS, ADAM, jax.random.key(0), image_shapes=shapes, pool_size=0)
+    )
+    images = {d: jax.ShapeDtypeStruct(s, jnp.uint8) for d, s in shapes.items()}
+
+    def temporaries(pair_calls):
+        step = train_step.make_train_step(NETS, ADAM, LOSS, pair_calls=pair_calls)
+        compiled = jax.jit(step, donate_argnums=0).lower(state, images).compile()
+        return compiled.memory_analysis().temp_size_in_bytes
+
+    assert temporaries(pair_calls=False) < 0.7 * temporaries(pair_calls=True)
+
+
 def test_unlike_channels_need_an_identity_weight_of_0():
     nets = networks.make_networks({'a': 3, 'b': 1}, {'width': 4, 'num_blocks': 0}, {'width': 4})
     with pytest.raises(ValueError, match=r'a has 3 channels and b has 1.*identity_weight to 0'):

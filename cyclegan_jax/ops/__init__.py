@@ -3,11 +3,12 @@
 from cyclegan_jax.ops.blur import blur_down, blur_up
 from cyclegan_jax.ops.convolution import Conv, conv, in_own_layout, up_conv
 from cyclegan_jax.ops.norm import InstanceNorm, instance_norm, reflect_pad
-from cyclegan_jax.ops.platform import target
+from cyclegan_jax.ops.platform import after, target
 
 __all__ = [
     'Conv',
     'InstanceNorm',
+    'after',
     'blur_down',
     'blur_up',
     'conv',
