@@ -44,6 +44,7 @@ def make_train_step(
     accumulate: int = 1,
     pixels: Mapping[str, Pixels] = MappingProxyType({'a': PHOTOGRAPHS, 'b': PHOTOGRAPHS}),
     pair_calls: bool,
+    in_turn: bool,
 ) -> Callable[[TrainState, Mapping[str, Array]], tuple[TrainState, Metrics]]:
     """Builds the step, to be jitted: (state, {'a', 'b'}: (n, h, w, c)) -> (state, metrics).
 
@@ -65,8 +66,9 @@ def make_train_step(
       pixels: what the images of {'a', 'b'} hold.
       pair_calls: whether a network sees two batches in one call where it can (a generator fakes and
         its identity batch, a discriminator real and fake). It is quicker where a batch alone is too
-        small to keep the device busy. Otherwise the generators learn from one domain after the
-        other, which takes less memory.
+        small to keep the device busy.
+      in_turn: whether what the generators learn from one domain is done before the other is begun:
+        nearly half of the memory.
 
     Returns:
       The step. Its metrics are float32 scalars: each loss term as it enters the total, the mean
@@ -143,7 +145,7 @@ def make_train_step(
 
             gradients = jax.grad(total, has_aux=True)
             grads, (terms, fakes) = gradients(state.generators, 'a', 'b', real['a'])
-            if not pair_calls:
+            if in_turn:
                 real['b'] = ops.after(grads, real['b'])
             grads_b, (terms_b, fakes_b) = gradients(state.generators, 'b', 'a', real['b'])
             terms_b['total'] += terms['total']

@@ -142,7 +142,7 @@ def test_twenty_updates_follow_pytorch():
         key=jax.random.key(7),
         average={},
     )
-    step = jax.jit(make_train_step(networks, optimizer, LOSS, pair_calls=False))
+    step = jax.jit(make_train_step(networks, optimizer, LOSS, pair_calls=False, in_turn=True))
 
     rng = np.random.default_rng(0)
     swaps = 0

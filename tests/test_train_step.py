@@ -55,7 +55,7 @@ def run(steps=3, devices=1, pool_size=16, nets=None, options=None, **loss):
 
     nets: of `make_nets`; options: of `make_train_step`.
     """
-    nets, options = nets or {}, {'pair_calls': False} | (options or {})
+    nets, options = nets or {}, {'pair_calls': False, 'in_turn': False} | (options or {})
     state = first_state(pool_size, nets.get('two_scales', False), 'average' in options)
     mesh = jax.make_mesh(
         (devices,), ('data',), axis_types=(AxisType.Auto,), devices=jax.devices()[:devices]
@@ -84,8 +84,8 @@ def baseline():
 
 @pytest.fixture(scope='module')
 def sharded():
-    """On eight devices, and a network sees two batches in one call."""
-    return run(devices=8, options={'pair_calls': True})
+    """On eight devices; a network sees two batches in one call, the domains come in turn."""
+    return run(devices=8, options={'pair_calls': True, 'in_turn': True})
 
 
 def assert_same_run(one, other):
@@ -157,7 +157,9 @@ def test_a_batch_in_parts_computes_the_same_and_is_cut_on_each_device(baseline):
 def test_parts_draw_different_dropout():
     nets = make_nets(dropout=0.5)
     same = {d: np.broadcast_to(images[:1], SHAPE) for d, images in batches(1)[0].items()}
-    step = jax.jit(train_step.make_train_step(nets, ADAM, LOSS, accumulate=2, pair_calls=False))
+    step = jax.jit(
+        train_step.make_train_step(nets, ADAM, LOSS, accumulate=2, pair_calls=False, in_turn=False)
+    )
     pools = step(first_state(), same)[0].pools
     first, second = pools['b'].images[0, 0], pools['b'].images[1, 0]  # of part 0 and part 1
     assert np.abs(first - second).max() > 1e-3
@@ -362,30 +364,32 @@ def test_a_rare_penalty_counts_as_often_as_it_is_left_out(baseline):
 
 
 @pytest.mark.slow
-def test_single_calls_do_not_hold_what_both_domains_need_at_once():
+def test_in_turn_means_that_what_both_domains_need_is_not_held_at_once():
     shapes = dict.fromkeys('ab', (1, 64, 64, 3))
     state = jax.eval_shape(
         lambda: train_state.create(NETS, ADAM, jax.random.key(0), image_shapes=shapes, pool_size=0)
     )
     images = {d: jax.ShapeDtypeStruct(s, jnp.uint8) for d, s in shapes.items()}
 
-    def temporaries(pair_calls):
-        step = train_step.make_train_step(NETS, ADAM, LOSS, pair_calls=pair_calls)
+    def temporaries(in_turn):
+        step = train_step.make_train_step(NETS, ADAM, LOSS, pair_calls=False, in_turn=in_turn)
         compiled = jax.jit(step, donate_argnums=0).lower(state, images).compile()
         return compiled.memory_analysis().temp_size_in_bytes
 
-    assert temporaries(pair_calls=False) < 0.7 * temporaries(pair_calls=True)
+    assert temporaries(in_turn=True) < 0.7 * temporaries(in_turn=False)
 
 
 def test_unlike_channels_need_an_identity_weight_of_0():
     nets = networks.make_networks({'a': 3, 'b': 1}, {'width': 4, 'num_blocks': 0}, {'width': 4})
     with pytest.raises(ValueError, match=r'a has 3 channels and b has 1.*identity_weight to 0'):
-        train_step.make_train_step(nets, ADAM, LOSS, pair_calls=False)
+        train_step.make_train_step(nets, ADAM, LOSS, pair_calls=False, in_turn=False)
     shapes = {'a': (1, 32, 32, 3), 'b': (1, 32, 32, 1)}
     state = jax.eval_shape(
         lambda: train_state.create(nets, ADAM, jax.random.key(0), image_shapes=shapes, pool_size=2)
     )
-    step = train_step.make_train_step(nets, ADAM, LOSS | {'identity_weight': 0.0}, pair_calls=True)
+    step = train_step.make_train_step(
+        nets, ADAM, LOSS | {'identity_weight': 0.0}, pair_calls=True, in_turn=True
+    )
     images = {d: jax.ShapeDtypeStruct(s, jnp.uint8) for d, s in shapes.items()}
     _, metrics = jax.eval_shape(step, state, images)
     assert 'generator/identity_a' not in metrics
@@ -395,7 +399,7 @@ def test_unlike_channels_need_an_identity_weight_of_0():
 def test_mistakes_in_the_loss_are_told(loss):
     [(name, value)] = loss.items()
     with pytest.raises(ValueError, match=f'loss.{name} is {value!r}'):
-        train_step.make_train_step(NETS, ADAM, LOSS | loss, pair_calls=False)
+        train_step.make_train_step(NETS, ADAM, LOSS | loss, pair_calls=False, in_turn=False)
 
 
 def test_uint8_survives_the_way_to_float_and_back():
