@@ -72,7 +72,7 @@ ROOMS = {
     'visuals': {'log', 'data'},
     'interop': {'networks', 'checkpoint_reader'},
     'checks': {'data', 'networks', 'sharding'},
-    'program': {'checks', 'networks', 'sharding', 'train_state', 'train_step'},
+    'program': {'checks', 'networks', 'ops', 'sharding', 'train_state', 'train_step'},
     'inference': {'interop', 'data', 'networks', 'ops', 'sharding', 'arguments'},
     'evaluation': {
         'checkpoint_format',

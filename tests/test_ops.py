@@ -1,6 +1,7 @@
 """Every special form equals the plain operation that it stands for, gradients included."""
 
 import functools
+import re
 
 import flax.linen as nn
 import jax
@@ -69,16 +70,18 @@ def expected(size, stride, padding, inputs, outputs):
 
 
 @pytest.fixture(
-    scope='module', params=['cpu', 'cpu, arrays beyond its cache', 'another', 'gpu', 'tpu']
+    scope='module',
+    params=['cpu', 'cpu, arrays beyond its cache', 'another', 'gpu', 'tpu, many images', 'tpu'],
 )
 def form(request):
     """The forms of a convolution, and of its gradients, that a platform can get."""
-    platform, _, large = request.param.partition(', ')
+    platform, _, special = request.param.partition(', ')
     jax.clear_caches()  # of what was traced with other constants
     with pytest.MonkeyPatch.context() as patch, ops.target(platform):
-        patch.setattr(tpu, '_BATCH', 1)
-        if large:
+        if special == 'arrays beyond its cache':
             patch.setattr(cpu, '_QUICK_VALUES', 0)
+        elif special == 'many images':
+            patch.setattr(tpu, '_BATCH', 1)
         yield
     jax.clear_caches()
 
@@ -309,6 +312,15 @@ def test_initial_weights_have_the_references_spread():
     kernel = variables['params']['kernel']
     assert abs(float(kernel.std()) - 0.02) < 2e-4 and abs(float(kernel.mean())) < 2e-4
     assert not variables['params']['bias'].any()
+
+
+@pytest.mark.parametrize(('images', 'devices', 'seen'), [(1, 1, 8), (8, 1, 8), (8, 8, 64)])
+def test_a_tpu_that_has_few_images_gets_them_in_strips(images, devices, seen):
+    """How many images its convolution sees. (That the numbers are the same, is tested above.)"""
+    x, kernel = arrays((images, 22, 22, 8), (7, 7, 8, 3))
+    with ops.target('tpu'), ops.devices(devices):
+        text = jax.jit(lambda x, kernel: ops.conv(x, kernel, 1, ((0, 0), (0, 0)))).lower(x, kernel)
+    assert re.findall(r'stablehlo.convolution.*: \(tensor<(\d+)x', text.as_text()) == [str(seen)]
 
 
 @pytest.mark.parametrize('platform', ['cpu', 'cuda', 'tpu', 'every'])

@@ -3,7 +3,7 @@
 from cyclegan_jax.ops.blur import blur_down, blur_up
 from cyclegan_jax.ops.convolution import Conv, conv, in_own_layout, up_conv
 from cyclegan_jax.ops.norm import InstanceNorm, instance_norm, reflect_pad
-from cyclegan_jax.ops.platform import after, target
+from cyclegan_jax.ops.platform import after, devices, target
 
 __all__ = [
     'Conv',
@@ -12,6 +12,7 @@ __all__ = [
     'blur_down',
     'blur_up',
     'conv',
+    'devices',
     'in_own_layout',
     'instance_norm',
     'reflect_pad',

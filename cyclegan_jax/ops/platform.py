@@ -11,6 +11,9 @@ from jax import lax
 # it would take twice the time.
 target = jax.make_user_context('')
 
+# How many devices a batch is split over: where a form is for few images, a device's share counts.
+devices = jax.make_user_context(1)
+
 
 def by_platform(default: Callable, *arrays: jax.Array, static: dict, **forms: Callable):
     """Calls `default`, or the form for 'cpu', 'cuda' or 'tpu', on `arrays`, **static."""

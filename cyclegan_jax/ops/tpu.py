@@ -10,12 +10,13 @@ import jax
 import jax.numpy as jnp
 
 from cyclegan_jax.ops import cpu
+from cyclegan_jax.ops.platform import devices
 
 Array = jax.Array
 
 _TILE = 4  # output pixels a side that are computed as channels
-# So many images fill a TPU's lanes. The compiler cuts the width of a few into as many, and copies
-# the columns that their windows share seven times; so it is given strips, cut along the height.
+# So many images of a device fill its lanes. The compiler cuts the width of fewer into as many, and
+# copies the columns that windows share seven times; so it is given strips, cut along the height.
 _BATCH = 8
 
 
@@ -39,12 +40,12 @@ def gradients(
         return jax.vjp(functools.partial(cpu.plain, stride=stride, padding=padding), x, kernel)[1](
             gradient
         )
-    size = kernel.shape[0]
-    strips = _strips(x, size)
-    of_strips = _strips(gradient, 1)
-    [kernel_gradient] = jax.vjp(lambda kernel: _unpadded(strips, kernel), kernel)[1](of_strips)
+    strips, of_strips = _strips(x, kernel.shape[0]), _strips(gradient, 1)
+    strips_gradient, kernel_gradient = jax.vjp(_unpadded, strips, kernel)[1](of_strips)
+    if strips is x and kernel.shape[3] < kernel.shape[2]:
+        return strips_gradient, kernel_gradient
     # The transposed layer: to few channels it is the one above.
-    rim = (size - 1, size - 1)
+    rim = kernel.shape[0] - 1, kernel.shape[0] - 1
     padded = jnp.pad(gradient, ((0, 0), rim, rim, (0, 0)))
     return convolve(padded, cpu.adjoint(kernel), stride, padding), kernel_gradient
 
@@ -62,7 +63,7 @@ def _strips(x: Array, size: int) -> Array:
     (n, h + size - 1, w, c) to (8 n, h' + size - 1, w, c) where 8 h' is h, or a little more.
     """
     n, height, width, channels = x.shape
-    if n >= _BATCH:
+    if n >= _BATCH * devices.value:
         return x
     rows = -(-(height - size + 1) // _BATCH)
     x = jnp.pad(x, ((0, 0), (0, _BATCH * rows + size - 1 - height), (0, 0), (0, 0)))
