@@ -16,14 +16,14 @@ KINDS = ('lsgan', 'vanilla', 'hinge')
 
 
 class Outputs(NamedTuple):
-    """What the generators have made of images of one domain, each by the domain that it belongs to.
+    """What one generator has made of a batch, and the other of that, by the domain it belongs to.
 
-    Of 'a'; likewise of 'b':
+    If a2b was the first; likewise of b2a:
 
-    real: {'a'}: the images, (n, h, w, c) in [-1, 1].
+    real: {'a', 'b'}: the batch, (n, h, w, c) in [-1, 1].
     fake: {'b': a2b(a)}.
     cycled: what comes back: {'a': b2a(a2b(a))}.
-    same: what a generator makes of its own target: {'a': b2a(a)}; {} if no term asks.
+    same: what it makes of its own target: {'b': a2b(b)}; {} if no term asks.
     scores: {'b'}: what the discriminator says of `fake`: logits of any shape, or of each scale.
     """
 

@@ -64,11 +64,11 @@ def make_train_step(
         device's share of the batch must be a multiple. Only what is drawn, for dropout, `augment`
         and the penalty, differs.
       pixels: what the images of {'a', 'b'} hold.
-      pair_calls: whether a network sees two batches in one call where it can (a generator fakes and
-        its identity batch, a discriminator real and fake). It is quicker where a batch alone is too
-        small to keep the device busy.
-      in_turn: whether what the generators learn from one domain is done before the other is begun:
-        nearly half of the memory.
+      pair_calls: whether a network sees two batches in one call where it can (a generator its real
+        and its identity batch, a discriminator real and fake). It is quicker where a batch alone is
+        too small to keep the device busy.
+      in_turn: whether what the one generator begins is done, gradients and all, before the other
+        begins: nearly half of the memory.
 
     Returns:
       The step. Its metrics are float32 scalars: each loss term as it enters the total, the mean
@@ -126,28 +126,29 @@ def make_train_step(
                 network = networks.generators[direction]
                 return call(network, params[direction], *batches, train=True, rngs={'dropout': key})
 
-            def total(params, domain, other, images):
-                """Of images of one domain and what becomes of them."""
-                [fake] = generate(params, f'{domain}2{other}', 'fake', images)
-                target = [images] if weights['identity'] else []
-                cycled, *same = generate(params, f'{other}2{domain}', 'cycle', fake, *target)
+            def total(params, real, domain, other):
+                """Of what one generator makes of a batch, and of the way back from there."""
+                target = [real[other]] if weights['identity'] else []
+                way = f'{domain}2{other}', f'{other}2{domain}'
+                fake, *same = generate(params, way[0], 'fake', real[domain], *target)
+                [cycled] = generate(params, way[1], 'cycle', fake)
                 seen = disturb(fake, key_for(f'seen/{other}', part))
                 [scores] = discriminate(state.discriminators, other, seen)
                 outputs = losses.Outputs(
-                    real={domain: images},
+                    real=real,
                     fake={other: fake},
                     cycled={domain: cycled},
-                    same={domain: same[0]} if same else {},
+                    same={other: same[0]} if same else {},
                     scores={other: scores},
                 )
                 terms = losses.generator_terms(outputs, gan, weights, factors)
                 return terms['total'], (terms, outputs.fake)
 
             gradients = jax.grad(total, has_aux=True)
-            grads, (terms, fakes) = gradients(state.generators, 'a', 'b', real['a'])
+            grads, (terms, fakes) = gradients(state.generators, real, 'a', 'b')
             if in_turn:
-                real['b'] = ops.after(grads, real['b'])
-            grads_b, (terms_b, fakes_b) = gradients(state.generators, 'b', 'a', real['b'])
+                real = ops.after(grads, real)
+            grads_b, (terms_b, fakes_b) = gradients(state.generators, real, 'b', 'a')
             terms_b['total'] += terms['total']
             grads = jax.tree.map(jnp.add, grads, grads_b)
             return (grads, {**terms, **terms_b}), {**fakes, **fakes_b}

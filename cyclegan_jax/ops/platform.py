@@ -25,18 +25,19 @@ def by_platform(default: Callable, *arrays: jax.Array, static: dict, **forms: Ca
     return lax.platform_dependent(*arrays, default=functools.partial(default, **static), **forms)
 
 
-def after(earlier, x: jax.Array) -> jax.Array:
-    """`x`, a float, which nothing computes with before all arrays of the tree `earlier` are known.
+def after(earlier, later):
+    """The tree of floats `later`, which wait until all arrays of the tree `earlier` are known.
 
     What is needed for the one and what is needed for the other are then not in memory together.
     """
-    return by_platform(_behind_barrier, x, earlier, cpu=_behind_sum, static={})
+    return by_platform(_behind_barrier, later, earlier, cpu=_behind_sum, static={})
 
 
-def _behind_barrier(x, earlier):
-    return lax.optimization_barrier((x, earlier))[0]
+def _behind_barrier(later, earlier):
+    return lax.optimization_barrier((later, earlier))[0]
 
 
-def _behind_sum(x, earlier):
+def _behind_sum(later, earlier):
     # XLA's CPU backend drops barriers, but not a sum, though it is of zeros.
-    return x + 0 * sum(leaf.ravel()[0] for leaf in jax.tree.leaves(earlier))
+    nothing = 0 * sum(leaf.ravel()[0] for leaf in jax.tree.leaves(earlier))
+    return jax.tree.map(lambda x: x + nothing, later)
