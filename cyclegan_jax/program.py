@@ -17,8 +17,8 @@ from cyclegan_jax.train_state import TrainState
 
 # So many pixels of a batch keep a CPU busy.
 _PAIRED_PIXELS = 256 * 256
-# For a program that runs once on a CPU: a third of the compiler's time, and the same bits.
-_ONCE = {'xla_backend_optimization_level': 1}
+# On a CPU: less of the compiler's time, and the same bits. A step on many pixels may be slower.
+_QUICKLY = {'xla_backend_optimization_level': 1}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +82,7 @@ def make_program(
     optimizer = adam(schedule)
     platform = mesh.devices.flat[0].platform
     on_cpu = platform == 'cpu'
-    once = on_cpu and not jax.config.read('jax_disable_most_optimizations')  # that is less yet
+    quick = on_cpu and not jax.config.read('jax_disable_most_optimizations')  # that is less yet
     images = config.batch_size // mesh.size // config.accumulate
     pair_calls = {
         # A step at 128x128 takes 0.86 times as long in pairs, of a batch of 4 1.3 times.
@@ -136,12 +136,13 @@ def make_program(
             domain: jax.ShapeDtypeStruct(shape, pixels[domain].dtype, sharding=split)
             for domain, shape in image_shapes.items()
         },
-        create=jax.jit(create, out_shardings=places, compiler_options=_ONCE if once else None),
+        create=jax.jit(create, out_shardings=places, compiler_options=_QUICKLY if quick else None),
         step=jax.jit(
             step,
             donate_argnums=0,
             in_shardings=(places, split),
             out_shardings=(places, replicated),
+            compiler_options=_QUICKLY if quick and pair_calls else None,
         ),
     )
 
