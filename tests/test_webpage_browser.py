@@ -265,8 +265,12 @@ def test_all_that_can_be_used_has_a_name_for_screen_readers(page, tmp_path):
     assert give(page, tmp_path / 'x.png') == 'done'
     nodes = page.call('Accessibility.getFullAXTree')['nodes']
     roles = {'button', 'radio', 'slider', 'image', 'combobox', 'link', 'status', 'alert', 'group'}
-    named = {(n['role']['value'], n.get('name', {}).get('value')) for n in nodes if 'role' in n}
-    found = {(role, name) for role, name in named if role in roles}
+    # Newer browsers keep the space between a button and its label; readers do not say it.
+    found = {
+        (node['role']['value'], node.get('name', {}).get('value', '').strip())
+        for node in nodes
+        if 'role' in node and node['role']['value'] in roles
+    }
     assert all(name for role, name in found if role not in ('status', 'alert', 'group'))
     assert ('group', 'Direction') in found
     assert ('radio', 'horse to zebra & <b>') in found
