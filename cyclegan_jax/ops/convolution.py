@@ -40,17 +40,13 @@ def _conv_fwd(x, kernel, stride, padding):
 def _conv_bwd(stride, padding, residuals, gradient):
     static = {'stride': stride, 'padding': padding}
     return by_platform(
-        _plain_gradients,
+        cpu.plain_gradients,
         *residuals,
         gradient,
         cpu=cpu.gradients,
         tpu=tpu.gradients,
         static=static,
     )
-
-
-def _plain_gradients(x, kernel, gradient, **static):
-    return jax.vjp(functools.partial(cpu.plain, **static), x, kernel)[1](gradient)
 
 
 conv.defvjp(_conv_fwd, _conv_bwd)

@@ -10,6 +10,7 @@ cures outside of loops only, and which are ten times slower inside.
 CYCLEGAN_JAX_WINOGRAD=0 in the environment does without Winograd's algorithm, and its rounding.
 """
 
+import functools
 import os
 
 import jax
@@ -31,6 +32,14 @@ _LAYOUT = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
 def plain(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """XLA's convolution as it is: (n, h, w, i), (k, k, i, o) to (n, h', w', o)."""
     return lax.conv_general_dilated(x, kernel, (stride, stride), padding, **_LAYOUT)
+
+
+def plain_gradients(
+    x: Array, kernel: Array, gradient: Array, *, stride: int, padding: Padding
+) -> tuple[Array, Array]:
+    """As `gradients`, but as XLA derives them."""
+    forward = functools.partial(plain, stride=stride, padding=padding)
+    return jax.vjp(forward, x, kernel)[1](gradient)
 
 
 def convolve(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:

@@ -4,8 +4,6 @@ Numbers are millions of cycles on a v5e, as its compiler estimates them, for eig
 in bfloat16.
 """
 
-import functools
-
 import jax
 import jax.numpy as jnp
 
@@ -37,9 +35,7 @@ def gradients(
     For the layer above 3.4 and 2.6, not 4.3 and 8.6.
     """
     if not _is_wide(x, kernel, stride, padding):
-        return jax.vjp(functools.partial(cpu.plain, stride=stride, padding=padding), x, kernel)[1](
-            gradient
-        )
+        return cpu.plain_gradients(x, kernel, gradient, stride=stride, padding=padding)
     strips, of_strips = _strips(x, kernel.shape[0]), _strips(gradient, 1)
     strips_gradient, kernel_gradient = jax.vjp(_unpadded, strips, kernel)[1](of_strips)
     if strips is x and kernel.shape[3] < kernel.shape[2]:
