@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cyclegan_jax.errors import check_at_least, check_choice
 from cyclegan_jax.networks.description import HUGGAN_CODE, TORCH_CODE, Described, TorchLayer
-from cyclegan_jax.ops import Conv, InstanceNorm, blur_down, blur_up, reflect_pad
+from cyclegan_jax.ops import Conv, InstanceNorm, blur_down, blur_up
 
 Array = jax.Array
 
@@ -24,13 +24,10 @@ class ResNetBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
-        conv = functools.partial(Conv, x.shape[-1], 3, dtype=self.dtype)
-        y = conv(name='conv_0')(reflect_pad(x, 1))
+        conv = functools.partial(Conv, x.shape[-1], 3, reflect=True, dtype=self.dtype)
+        y = InstanceNorm(slope=0)(conv(name='conv_0')(x))
         if self.dropout:
-            y = nn.Dropout(self.dropout, deterministic=not train)(InstanceNorm(slope=0)(y))
-            y = reflect_pad(y, 1)
-        else:
-            y = InstanceNorm(slope=0, pad=1)(y)
+            y = nn.Dropout(self.dropout, deterministic=not train)(y)
         return x + InstanceNorm()(conv(name='conv_1')(y))
 
 
@@ -63,7 +60,7 @@ class ResNetGenerator(Described):
         conv = functools.partial(Conv, dtype=self.dtype)
         block = nn.remat(ResNetBlock, static_argnums=2) if self.remat else ResNetBlock
         image = x
-        x = InstanceNorm(slope=0)(conv(self.width, 7, name='in')(reflect_pad(x, 3)))
+        x = InstanceNorm(slope=0)(conv(self.width, 7, reflect=True, name='in')(x))
         for i in range(2):
             stride = 2 if self.downsample == 'stride' else 1
             down = conv(self.width * 2 ** (i + 1), 3, stride=stride, padding=1, name=f'down_{i}')
@@ -79,8 +76,8 @@ class ResNetGenerator(Described):
                 x = conv(features, 3, padding=1, name=name)(x)
             else:
                 x = conv(features, 3, up=True, name=name)(x)
-            x = InstanceNorm(slope=0, pad=0 if i == 0 else 3)(x)
-        x = conv(self.channels, 7, bias=True, name='out')(x).astype(jnp.float32)
+            x = InstanceNorm(slope=0)(x)
+        x = conv(self.channels, 7, reflect=True, bias=True, name='out')(x).astype(jnp.float32)
         if self.global_skip:
             x = x + jnp.arctanh(SKIPPED * image.clip(-1, 1))
         return jnp.tanh(x)

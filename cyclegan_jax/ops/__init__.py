@@ -2,7 +2,8 @@
 
 from cyclegan_jax.ops.blur import blur_down, blur_up
 from cyclegan_jax.ops.convolution import Conv, conv, in_own_layout, up_conv
-from cyclegan_jax.ops.norm import InstanceNorm, instance_norm, reflect_pad
+from cyclegan_jax.ops.norm import InstanceNorm, instance_norm
+from cyclegan_jax.ops.padding import reflect_pad
 from cyclegan_jax.ops.platform import after, devices, target
 
 __all__ = [

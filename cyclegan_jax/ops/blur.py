@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cyclegan_jax.ops.norm import reflect_pad
+from cyclegan_jax.ops.padding import reflect_pad
 
 Array = jax.Array
 

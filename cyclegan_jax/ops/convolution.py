@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cyclegan_jax.ops import cpu, gpu, tpu
+from cyclegan_jax.ops import cpu, gpu, lanes, tpu
+from cyclegan_jax.ops.padding import mirror
 from cyclegan_jax.ops.platform import by_platform
 
 Array = jax.Array
@@ -52,6 +53,15 @@ def _conv_bwd(stride, padding, residuals, gradient):
 conv.defvjp(_conv_fwd, _conv_bwd)
 
 
+def reflect_conv(x: Array, kernel: Array) -> Array:
+    """Convolution of an odd window, behind a reflection pad that keeps the size of `x`."""
+    width = kernel.shape[0] // 2
+    # Columns that belong together stay so: the pad has some more, for which the kernel has zeros.
+    more = -width % lanes.together(x)
+    kernel = jnp.pad(kernel, ((0, 0), (more, more), (0, 0), (0, 0)))
+    return conv(mirror(x, width, width + more), kernel, 1, ((0, 0), (0, 0)))
+
+
 @jax.custom_vjp
 def up_conv(x: Array, kernel: Array) -> Array:
     """Transposed convolution of stride 2 that doubles the size: (n, h, w, i) to (n, 2h, 2w, o).
@@ -63,7 +73,7 @@ def up_conv(x: Array, kernel: Array) -> Array:
     about a second for one layer on a CPU. It is written here as the kernel gradient of the strided
     convolution that this layer is the transpose of, with the roles of input and output exchanged.
     """
-    return by_platform(_up_conv, x, kernel, cuda=gpu.up_convolve, static={})
+    return by_platform(_up_conv, x, kernel, cuda=gpu.up_convolve, tpu=tpu.up_convolve, static={})
 
 
 def _up_conv(x: Array, kernel: Array) -> Array:
@@ -109,6 +119,7 @@ class Conv(nn.Module):
       kernel: side of the square window.
       stride: 1 or 2.
       padding: zeros at each side: one number, or (before, after) for both axes.
+      reflect: in place of zeros, the padding is the image mirrored; it keeps the size.
       bias: a convolution followed by instance norm has none: the norm would remove it.
       up: transposed convolution that doubles the size; `stride` and `padding` are then implied.
       dtype: type that the convolution computes in, and returns.
@@ -118,6 +129,7 @@ class Conv(nn.Module):
     kernel: int
     stride: int = 1
     padding: int | tuple[int, int] = 0
+    reflect: bool = False
     bias: bool = False
     up: bool = False
     dtype: jnp.dtype = jnp.float32
@@ -129,6 +141,8 @@ class Conv(nn.Module):
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.up:
             y = up_conv(x, kernel)
+        elif self.reflect:
+            y = reflect_conv(x, kernel)
         else:
             padding = self.padding if isinstance(self.padding, tuple) else (self.padding,) * 2
             y = conv(x, kernel, self.stride, (padding, padding))

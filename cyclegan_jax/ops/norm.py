@@ -1,4 +1,4 @@
-"""What lies between two convolutions: instance norm, the activation, the next one's padding.
+"""What lies between two convolutions: instance norm and the activation.
 
 It moves more bytes than it computes. So all of it is one function with a gradient of its own, which
 keeps the convolution's output as it came and two numbers a channel; what `jax.grad` derives keeps
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from cyclegan_jax.ops import lanes
 from cyclegan_jax.ops.platform import by_platform
 
 Array = jax.Array
@@ -20,60 +21,14 @@ Array = jax.Array
 _EPSILON = 1e-5
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def reflect_pad(x: Array, width: int) -> Array:
-    """Mirrors `width` pixels at each side, the edge itself not repeated: (n, h + 2w, w + 2w, c)."""
-    if not width:
-        return x
-    return by_platform(_mirror, x, cuda=_mirror_by_index, static={'width': width})
-
-
-reflect_pad.defvjp(
-    lambda x, width: (reflect_pad(x, width), ()),
-    lambda width, _, gradient: (_fold(gradient, width),),
-)
-
-
-def _mirror(x: Array, width: int) -> Array:
-    return jnp.pad(x, ((0, 0), (width, width), (width, width), (0, 0)), mode='reflect')
-
-
-def _mirror_by_index(x: Array, width: int) -> Array:
-    """One kernel on a GPU, with what computes `x` in it; `_mirror` is two, and copies `x` twice."""
-
-    def places(size):
-        place = jnp.abs(jnp.arange(-width, size + width))
-        return size - 1 - jnp.abs(size - 1 - place)
-
-    rows, columns = places(x.shape[1])[:, None], places(x.shape[2])
-    return x.at[:, rows, columns].get(mode='promise_in_bounds')
-
-
-def _fold(y: Array, width: int) -> Array:
-    """The adjoint of `reflect_pad`: what lies in the padding is added to the pixels it mirrors."""
-    for axis in (2, 1) if width else ():
-        size = y.shape[axis] - 2 * width
-        rims = (
-            (1, lax.slice_in_dim(y, 0, width, axis=axis)),
-            (size - 1 - width, lax.slice_in_dim(y, width + size, None, axis=axis)),
-        )
-        y = lax.slice_in_dim(y, width, width + size, axis=axis)
-        for place, rim in rims:
-            pads = [(0, 0)] * y.ndim
-            pads[axis] = (place, size - width - place)
-            y = y + jnp.pad(jnp.flip(rim, axis), pads)
-    return y
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def instance_norm(x: Array, slope: float = 1.0, pad: int = 0, epsilon: float = _EPSILON) -> Array:
+def instance_norm(x: Array, slope: float = 1.0, epsilon: float = _EPSILON) -> Array:
     """Normalises each channel of each image to mean 0, variance 1 (Ulyanov et al. 2016).
 
     There are no learnt scales, as in the reference. What is negative is then multiplied by `slope`
-    (0 for a ReLU), and `pad` pixels are mirrored at each side: (n, h, w, c) to
-    (n, h + 2 pad, w + 2 pad, c), in the type of `x`.
+    (0 for a ReLU). (n, h, w, c), in the type of `x`.
     """
-    return _forward(x, slope, pad, epsilon)[0]
+    columns = lanes.together(x)
+    return lanes.unfold(_norm(lanes.fold(x, columns), slope, epsilon, columns), columns)
 
 
 class InstanceNorm(nn.Module):
@@ -85,54 +40,69 @@ class InstanceNorm(nn.Module):
     """
 
     slope: float = 1.0
-    pad: int = 0
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
         if given := self.get_variable('statistics', 'of_picture'):
-            return _normalise(x, *given, self.slope, self.pad)
+            return _normalise(x, *given, self.slope)
         if self.is_mutable_collection('statistics') and not self.is_initializing():
-            self.put_variable('statistics', 'of_picture', _statistics(x, _EPSILON))
-        return instance_norm(x, self.slope, self.pad)
+            self.put_variable('statistics', 'of_picture', _statistics(x, _EPSILON, 1))
+        return instance_norm(x, self.slope)
 
 
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _norm(x, slope, epsilon, columns):
+    return _forward(x, slope, epsilon, columns)[0]
+
+
+# `x` is folded already: XLA would unfold what a function that is called twice does inside.
 @functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _forward(x, slope, pad, epsilon):
-    mean, scale = _statistics(x, epsilon)
-    return _normalise(x, mean, scale, slope, pad), (x, mean, scale)
+def _forward(x, slope, epsilon, columns):
+    mean, scale = _statistics(x, epsilon, columns)
+    return _normalise(x, mean, scale, slope), (x, mean, scale)
 
 
-def _normalise(x, mean, scale, slope, pad):
+def _normalise(x, mean, scale, slope):
     y = (x.astype(jnp.float32) - mean) * scale
     if slope != 1:
         y = jnp.where(y >= 0, y, slope * y)
-    return reflect_pad(y.astype(x.dtype), pad)
+    return y.astype(x.dtype)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _backward(slope, pad, epsilon, residuals, gradient):
+def _backward(slope, epsilon, columns, residuals, gradient):
     x, mean, scale = residuals
     y = (x.astype(jnp.float32) - mean) * scale
-    gradient = _fold(gradient, pad).astype(jnp.float32)
+    gradient = gradient.astype(jnp.float32)
     if slope != 1:
         # A ReLU has no slope at 0, a leaky one has that of what is positive.
         is_kept = y >= 0 if slope else y > 0
         gradient = jnp.where(is_kept, gradient, slope * gradient)
-    mean_gradient, mean_product = _means(gradient, gradient * y)
+    mean_gradient, mean_product = (
+        _of_channels(mean, columns) for mean in _means(gradient, gradient * y)
+    )
     x_gradient = scale * (gradient - mean_gradient - y * mean_product)
     return (x_gradient.astype(x.dtype),)
 
 
-instance_norm.defvjp(_forward, _backward)
+_norm.defvjp(_forward, _backward)
 
 
-def _statistics(x: Array, epsilon: float) -> tuple[Array, Array]:
+def _statistics(x: Array, epsilon: float, columns: int) -> tuple[Array, Array]:
     """Mean and 1 / standard deviation of each channel of each image, float32, (n, 1, 1, c).
+
+    columns: how many are folded in `x`. A channel's numbers are then there as often.
 
     E[x^2] - E[x]^2 cancels badly on flat images; neither form does.
     """
-    mean, variance = by_platform(_in_one_pass, x, cpu=_in_two_passes, static={})
+    forms = {'cpu': lambda x, columns: _in_two_passes(x)}
+    mean, variance = by_platform(_in_one_pass, x, static={'columns': columns}, **forms)
     return mean, lax.rsqrt(variance + epsilon)
+
+
+def _of_channels(means: Array, columns: int) -> Array:
+    """The mean of a channel's `columns`, 1 or 2, at the place of each: (n, 1, 1, columns c)."""
+    return (means + jnp.roll(means, means.shape[3] // 2, 3)) / 2 if columns > 1 else means
 
 
 def _in_two_passes(x: Array) -> tuple[Array, Array]:
@@ -141,7 +111,7 @@ def _in_two_passes(x: Array) -> tuple[Array, Array]:
     return mean, *_at_once(jnp.square(x - mean))
 
 
-def _in_one_pass(x: Array) -> tuple[Array, Array]:
+def _in_one_pass(x: Array, columns: int) -> tuple[Array, Array]:
     """Mean and variance, where reading `x` is what takes the time.
 
     All is measured from the pixel in the middle. The square of its distance from the mean is at
@@ -150,27 +120,29 @@ def _in_one_pass(x: Array) -> tuple[Array, Array]:
     float32; as a rule it loses nothing. (With the mean of several pixels XLA writes float32 images
     to memory once more: 75 GB a step, not 65.)
     """
-    middle = _middle(x, (1, 1))
-    away = x.astype(jnp.float32) - _middle(x, x.shape[1:3])
-    away, square = _by_rows(away, jnp.square(away))
+    middle = _middle(x, (1, 1), columns)
+    away = x.astype(jnp.float32) - _middle(x, x.shape[1:3], columns)
+    away, square = (_of_channels(y, columns) for y in _by_rows(away, jnp.square(away)))
     return middle + away, jnp.maximum(square - jnp.square(away), 0)
 
 
-def _middle(x: Array, size: tuple[int, int]) -> Array:
-    """The pixel in the middle, float32, repeated to (n, *size, c)."""
-    return by_platform(_slice, x, cuda=_gather, static={'size': size}).astype(jnp.float32)
+def _middle(x: Array, size: tuple[int, int], columns: int) -> Array:
+    """The pixel in the middle, float32, repeated to (n, *size, columns c)."""
+    static = {'size': size, 'columns': columns}
+    return by_platform(_slice, x, cuda=_gather, static=static).astype(jnp.float32)
 
 
-def _slice(x: Array, size: tuple[int, int]) -> Array:
+def _slice(x: Array, size: tuple[int, int], columns: int) -> Array:
     row, column = (side // 2 for side in x.shape[1:3])
-    pixel = x[:, row : row + 1, column : column + 1]
+    pixel = x[:, row : row + 1, column : column + 1, : x.shape[3] // columns]
+    pixel = jnp.concatenate([pixel] * columns, axis=3)
     return jnp.broadcast_to(pixel, (x.shape[0], *size, x.shape[3]))
 
 
-def _gather(x: Array, size: tuple[int, int]) -> Array:
-    """Read where it is used on a GPU; a slice is a kernel of its own."""
-    rows, columns = (jnp.full(size, side // 2) for side in x.shape[1:3])
-    return x.at[:, rows, columns].get(mode='promise_in_bounds')
+def _gather(x: Array, size: tuple[int, int], columns: int) -> Array:
+    """Read where it is used on a GPU; a slice is a kernel of its own. Nothing is folded there."""
+    places = (jnp.full(size, side // 2) for side in x.shape[1:3])
+    return x.at[:, *places].get(mode='promise_in_bounds')
 
 
 def _means(*xs: Array) -> list[Array]:

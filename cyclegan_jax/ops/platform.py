@@ -15,11 +15,15 @@ target = jax.make_user_context('')
 devices = jax.make_user_context(1)
 
 
+def platform() -> str:
+    """What is traced for: 'cpu', 'gpu', 'tpu' or 'every'."""
+    return target.value or jax.default_backend()
+
+
 def by_platform(default: Callable, *arrays: jax.Array, static: dict, **forms: Callable):
     """Calls `default`, or the form for 'cpu', 'cuda' or 'tpu', on `arrays`, **static."""
-    platform = target.value or jax.default_backend()
-    if platform != 'every':
-        form = forms.get('cuda' if platform == 'gpu' else platform, default)
+    if platform() != 'every':
+        form = forms.get('cuda' if platform() == 'gpu' else platform(), default)
         return form(*arrays, **static)
     forms = {name: functools.partial(form, **static) for name, form in forms.items()}
     return lax.platform_dependent(*arrays, default=functools.partial(default, **static), **forms)

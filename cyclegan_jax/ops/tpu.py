@@ -4,53 +4,74 @@ Numbers are millions of cycles on a v5e, as its compiler estimates them, for eig
 in bfloat16.
 """
 
+import functools
+import itertools
+
 import jax
 import jax.numpy as jnp
+from jax import lax
 
-from cyclegan_jax.ops import cpu
-from cyclegan_jax.ops.platform import devices
+from cyclegan_jax.ops import cpu, lanes
 
 Array = jax.Array
 
 _TILE = 4  # output pixels a side that are computed as channels
-# So many images of a device fill its lanes. The compiler cuts the width of fewer into as many, and
-# copies the columns that windows share seven times; so it is given strips, cut along the height.
-_BATCH = 8
+# The compiler cuts the width of few images into eight, and copies the columns that windows share
+# seven times; so it is given as many strips, cut along the height.
+_STRIPS = 8
+
+_LAYOUT = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
 
 
 def convolve(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Array:
     """Equals `cpu.plain`: 3.0, not 8.7, for 7x7 from 64 to 3 channels without padding."""
-    if not _is_wide(x, kernel, stride, padding):
+    if any(not isinstance(size, int) for size in x.shape):  # an exported program leaves it open
         return cpu.plain(x, kernel, stride, padding)
-    size, height = kernel.shape[0], x.shape[1] - kernel.shape[0] + 1
-    y = _unpadded(_strips(x, size), kernel)
-    return y.reshape(x.shape[0], -1, *y.shape[2:])[:, :height]
+    if not _is_wide(kernel, stride):
+        return _by_columns(x, kernel, stride, padding)
+    form = _by_tiles if kernel.shape[3] < kernel.shape[2] else _by_columns
+    if not lanes.has_few_images(x):
+        return form(x, kernel, 1, padding)
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    y = form(_strips(x, kernel.shape[0]), kernel, 1, ((0, 0), (0, 0)))
+    y = y.reshape(x.shape[0], -1, *y.shape[2:])
+    return y[:, : x.shape[1] - kernel.shape[0] + 1]
 
 
 def gradients(
     x: Array, kernel: Array, gradient: Array, *, stride: int, padding: cpu.Padding
 ) -> tuple[Array, Array]:
-    """From the gradient of the output to those of `x` and of `kernel`.
-
-    For the layer above 3.4 and 2.6, not 4.3 and 8.6.
-    """
-    if not _is_wide(x, kernel, stride, padding):
-        return cpu.plain_gradients(x, kernel, gradient, stride=stride, padding=padding)
-    strips, of_strips = _strips(x, kernel.shape[0]), _strips(gradient, 1)
-    strips_gradient, kernel_gradient = jax.vjp(_unpadded, strips, kernel)[1](of_strips)
-    if strips is x and kernel.shape[3] < kernel.shape[2]:
-        return strips_gradient, kernel_gradient
-    # The transposed layer: to few channels it is the one above.
-    rim = kernel.shape[0] - 1, kernel.shape[0] - 1
-    padded = jnp.pad(gradient, ((0, 0), rim, rim, (0, 0)))
-    return convolve(padded, cpu.adjoint(kernel), stride, padding), kernel_gradient
+    """From the gradient of the output to those of `x` and of `kernel`."""
+    forward = functools.partial(convolve, stride=stride, padding=padding)
+    x_gradient, kernel_gradient = jax.vjp(forward, x, kernel)[1](gradient)
+    if _is_wide(kernel, stride):
+        # The transposed layer: to few channels it is the one above.
+        rims = tuple(
+            (side - 1 - before, side - 1 - after)
+            for side, (before, after) in zip(kernel.shape, padding, strict=False)
+        )
+        x_gradient = convolve(gradient, cpu.adjoint(kernel), 1, rims)
+    return x_gradient, kernel_gradient
 
 
-def _is_wide(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> bool:
+def up_convolve(x: Array, kernel: Array) -> Array:
+    """`up_conv`, two columns of its output at once where these are few channels."""
+    size = kernel.shape[0]
+    together = lanes.together(x, 2 * x.shape[2], kernel.shape[3])
+    columns, spread = (size // 2, 2), 2
+    if together > 1:
+        # Both columns see the same of `x`, and between its columns zeros, which are left out.
+        kernel = _side_by_side(kernel, 1, (1, 2))[:, size // 2 % 2 :: 2]
+        columns, spread = (size // 4, kernel.shape[1] - 1 - size // 4), 1
+    y = lax.conv_general_dilated(
+        x, kernel, (1, 1), ((size // 2, 2), columns), lhs_dilation=(2, spread), **_LAYOUT
+    )
+    return lanes.unfold(y, together)
+
+
+def _is_wide(kernel: Array, stride: int) -> bool:
     """Whether a layer is between images and features: a large window, few channels."""
-    known = all(isinstance(size, int) for size in x.shape)  # an exported program leaves it open
-    few_channels = kernel.shape[0] == 7 and min(kernel.shape[2:]) <= 4
-    return known and few_channels and cpu.is_unpadded(stride, padding)
+    return stride == 1 and kernel.shape[0] == 7 and min(kernel.shape[2:]) <= 4
 
 
 def _strips(x: Array, size: int) -> Array:
@@ -58,37 +79,76 @@ def _strips(x: Array, size: int) -> Array:
 
     (n, h + size - 1, w, c) to (8 n, h' + size - 1, w, c) where 8 h' is h, or a little more.
     """
-    n, height, width, channels = x.shape
-    if n >= _BATCH * devices.value:
-        return x
-    rows = -(-(height - size + 1) // _BATCH)
-    x = jnp.pad(x, ((0, 0), (0, _BATCH * rows + size - 1 - height), (0, 0), (0, 0)))
-    strips = [x[:, i * rows : (i + 1) * rows + size - 1] for i in range(_BATCH)]
+    _, height, width, channels = x.shape
+    rows = -(-(height - size + 1) // _STRIPS)
+    x = jnp.pad(x, ((0, 0), (0, _STRIPS * rows + size - 1 - height), (0, 0), (0, 0)))
+    strips = [x[:, i * rows : (i + 1) * rows + size - 1] for i in range(_STRIPS)]
     return jnp.stack(strips, axis=1).reshape(-1, rows + size - 1, width, channels)
 
 
-def _unpadded(x: Array, kernel: Array) -> Array:
-    if kernel.shape[3] < kernel.shape[2]:
-        return _by_tiles(x, kernel)
-    return cpu.plain(x, kernel, 1, ((0, 0), (0, 0)))
+def _by_columns(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Array:
+    """Columns of the output together that `lanes` wants so."""
+    width = _output(x.shape[2], kernel.shape[1], stride, padding[1])
+    together = lanes.together(x, width, kernel.shape[3])
+    return lanes.unfold(_tiled(x, kernel, stride, padding, (1, together)), together)
 
 
-def _by_tiles(x: Array, kernel: Array) -> Array:
+def _by_tiles(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Array:
     """A stride of 4x4 pixels, whose 16 pixels are channels of a kernel that sees all they see.
 
     Three output channels fill 3 of the 128 columns of a matrix unit; so it is 48, for twice the
     multiplications. The 7x7 window becomes 10x10, which holds the former at 16 places.
     """
-    n, height, width, _ = x.shape
-    size, _, _, outputs = kernel.shape
-    height, width = height - size + 1, width - size + 1
-    x = jnp.pad(x, ((0, 0), (0, -height % _TILE), (0, -width % _TILE), (0, 0)))
-    shifted = [
-        jnp.pad(kernel, ((i, _TILE - 1 - i), (j, _TILE - 1 - j), (0, 0), (0, 0)))
-        for i in range(_TILE)
-        for j in range(_TILE)
-    ]
-    y = cpu.plain(x, jnp.concatenate(shifted, axis=3), _TILE, ((0, 0), (0, 0)))
-    rows, columns = y.shape[1:3]
-    y = y.reshape(n, rows, columns, _TILE, _TILE, outputs).transpose(0, 1, 3, 2, 4, 5)
-    return y.reshape(n, rows * _TILE, columns * _TILE, outputs)[:, :height, :width]
+    height, width = (
+        _output(x.shape[axis + 1], kernel.shape[axis], stride, padding[axis]) for axis in (0, 1)
+    )
+    y = _tiled(x, kernel, stride, padding, (_TILE, _TILE))
+    n, rows, columns, _ = y.shape
+    y = y.reshape(n, rows, columns, _TILE, _TILE, -1).transpose(0, 1, 3, 2, 4, 5)
+    return y.reshape(n, rows * _TILE, columns * _TILE, -1)[:, :height, :width]
+
+
+def _tiled(
+    x: Array, kernel: Array, stride: int, padding: cpu.Padding, tile: tuple[int, int]
+) -> Array:
+    """A convolution whose output has the pixels of tiles as channels.
+
+    (n, h, w, i) to (n, h' / rows, w' / columns, rows columns o), rounded up.
+    """
+    strides = stride * tile[0], stride * tile[1]
+    together = lanes.together(x)
+    together = together if strides[1] % together == 0 else 1
+    pads = []
+    sizes = [_output(x.shape[a + 1], kernel.shape[a], stride, padding[a]) for a in (0, 1)]
+    kernel = _side_by_side(kernel, stride, tile)
+    # A window begins and ends where columns do that are together.
+    left = -padding[1][0] % together
+    right = -(left + kernel.shape[1]) % together
+    kernel = jnp.pad(kernel, ((0, 0), (left, right), (0, 0), (0, 0)))
+    for axis, before in enumerate((padding[0][0], padding[1][0] + left)):
+        seen = (-(-sizes[axis] // tile[axis]) - 1) * strides[axis] + kernel.shape[axis]
+        pads.append((before, seen - before - x.shape[axis + 1]))
+    kernel = kernel.reshape(
+        kernel.shape[0], kernel.shape[1] // together, together * kernel.shape[2], -1
+    )
+    return lax.conv_general_dilated(
+        lanes.fold(x, together),
+        kernel,
+        (strides[0], strides[1] // together),
+        (pads[0], (pads[1][0] // together, pads[1][1] // together)),
+        **_LAYOUT,
+    )
+
+
+def _side_by_side(kernel: Array, stride: int, tile: tuple[int, int]) -> Array:
+    """The kernel at the place of each pixel of a tile, as output channels."""
+    rows, columns = ((count - 1) * stride for count in tile)
+    places = itertools.product(*(range(0, count * stride, stride) for count in tile))
+    return jnp.concatenate(
+        [jnp.pad(kernel, ((i, rows - i), (j, columns - j), (0, 0), (0, 0))) for i, j in places],
+        axis=3,
+    )
+
+
+def _output(size: int, window: int, stride: int, padding: tuple[int, int]) -> int:
+    return (size + sum(padding) - window) // stride + 1

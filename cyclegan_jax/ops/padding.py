@@ -1,0 +1,104 @@
+"""Reflection pads, and their adjoint, which XLA derives as a chain of slices and sums."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from cyclegan_jax.ops import lanes
+from cyclegan_jax.ops.platform import by_platform
+
+Array = jax.Array
+
+
+def reflect_pad(x: Array, width: int) -> Array:
+    """Mirrors `width` pixels at each side, the edge itself not repeated: (n, h + 2w, w + 2w, c)."""
+    return mirror(x, width, width)
+
+
+def mirror(x: Array, rows: int, columns: int) -> Array:
+    """As `reflect_pad`, by so many rows above and below, and columns at the left and right."""
+    together = lanes.together(x)
+    if not columns or columns % together:
+        together = 1
+    return lanes.unfold(
+        _padded(lanes.fold(x, together), rows, columns // together, together), together
+    )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _padded(x: Array, rows: int, columns: int, together: int) -> Array:
+    if together > 1:
+        return _mirror(_mirror_pairs(x, columns), rows, 0)
+    static = {'rows': rows, 'columns': columns}
+    return by_platform(_mirror, x, cuda=_mirror_by_index, static=static)
+
+
+def _padded_fwd(x, rows, columns, together):
+    return _padded(x, rows, columns, together), ()
+
+
+def _padded_bwd(rows, columns, together, _, gradient):
+    if together > 1:
+        return (_add_mirrored_pairs(_add_mirrored(gradient, rows, 1), columns),)
+    return (_add_mirrored(_add_mirrored(gradient, columns, 2), rows, 1),)
+
+
+_padded.defvjp(_padded_fwd, _padded_bwd)
+
+
+def _mirror(x: Array, rows: int, columns: int) -> Array:
+    return jnp.pad(x, ((0, 0), (rows, rows), (columns, columns), (0, 0)), mode='reflect')
+
+
+def _mirror_by_index(x: Array, rows: int, columns: int) -> Array:
+    """One kernel on a GPU, with what computes `x` in it; `_mirror` is two, and copies `x` twice."""
+
+    def places(size, width):
+        place = jnp.abs(jnp.arange(-width, size + width))
+        return size - 1 - jnp.abs(size - 1 - place)
+
+    at = places(x.shape[1], rows)[:, None], places(x.shape[2], columns)
+    return x.at[:, *at].get(mode='promise_in_bounds')
+
+
+def _mirror_pairs(x: Array, rim: int) -> Array:
+    """`_mirror`, of columns in pairs, by so many pairs: even columns come from even ones."""
+    even, odd = jnp.split(x, 2, axis=3)
+    left = even[:, :, 1 : rim + 1], odd[:, :, :rim]
+    right = even[:, :, -rim:], odd[:, :, -rim - 1 : -1]
+    left, right = (jnp.flip(jnp.concatenate(side, axis=3), 2) for side in (left, right))
+    return jnp.concatenate([left, x, right], axis=2)
+
+
+def _add_mirrored_pairs(y: Array, rim: int) -> Array:
+    """The adjoint of `_mirror_pairs`."""
+    rest = y.shape[2] - 3 * rim - 1
+    total = y[:, :, rim:-rim]
+    for side, pads in ((y[:, :, :rim], (0, rest)), (y[:, :, -rim:], (rest, 0))):
+        even, odd = jnp.split(jnp.flip(side, 2), 2, axis=3)
+        at = [_pad_columns(even, (1, 0)), _pad_columns(odd, (0, 1))]
+        total = total + _pad_columns(jnp.concatenate(at, axis=3), pads)
+    return total
+
+
+def _pad_columns(x: Array, pads: tuple[int, int]) -> Array:
+    return jnp.pad(x, ((0, 0), (0, 0), pads, (0, 0)))
+
+
+def _add_mirrored(y: Array, width: int, axis: int) -> Array:
+    """The adjoint of a pad along one axis: what lies in it is added to the pixels it mirrors."""
+    if not width:
+        return y
+    size = y.shape[axis] - 2 * width
+    rims = (
+        (1, lax.slice_in_dim(y, 0, width, axis=axis)),
+        (size - 1 - width, lax.slice_in_dim(y, width + size, None, axis=axis)),
+    )
+    y = lax.slice_in_dim(y, width, width + size, axis=axis)
+    for place, rim in rims:
+        pads = [(0, 0)] * y.ndim
+        pads[axis] = (place, size - width - place)
+        y = y + jnp.pad(jnp.flip(rim, axis), pads)
+    return y
