@@ -36,13 +36,11 @@ PARTS = {
     },
     'skip': {'generator.global_skip': True},
 }
-COMBINED = ('augment', 'penalty', 'relax', 'slow', 'scales')  # all of discriminators and losses
-# What each recipe has of them: none, all combined, one alone, all of these but one.
+# What each recipe has of them: none, one alone, one beside the skip, the one that pays by itself.
 RECIPES = {
     'plain': (),
-    'all': COMBINED,
     **{part: (part,) for part in PARTS},
-    **{f'all but {part}': tuple(other for other in COMBINED if other != part) for part in COMBINED},
+    **{f'skip and {part}': ('skip', part) for part in PARTS if part != 'skip'},
 }
 WEIGHTS = ('trained', 'average')
 
