@@ -251,6 +251,8 @@ def _training(about: About) -> list[str]:
     ]
     if licence := config.get('licence'):
         lines.insert(1, f'Licence of the data: {licence}')
+    if begun := run.get('init_from'):
+        lines.append(f'begun with the networks of `{begun}`')
     if run.get('weights') == 'average':
         lines.append('the generators are averages over the updates')
     fields = json.dumps(config, indent=2)

@@ -36,7 +36,8 @@ class About:
     domains: what 'a' and 'b' are called.
     run: JSON values, {} if nothing is known: 'domains', 'step'; 'config', what of it a card shows.
       Any other may be missing: 'weights', 'average' or 'trained'; 'data', the set's name;
-      'images', {'a': number of training images, 'b'}; 'samples', the step of the samples;
+      'images', {'a': number of training images, 'b'}; 'init_from', the model that it began with;
+      'samples', the step of the samples;
       'evaluation', what evaluation/step_N.json says of each direction; 'protocol'.
     samples: a picture of samples, if there is one.
     """
@@ -128,6 +129,8 @@ def _of_run(workdir: Path, config: Mapping, step: int, weights: str | None = Non
         'data': ' and '.join(map(_public, names)),
         'images': images,
     }
+    if begun := config.get('init_from'):
+        run['init_from'] = _public(begun)
     paths = {p.stem.removeprefix('step_'): p for p in workdir.glob('samples/step_*.png')}
     sampled = {int(number): path for number, path in paths.items() if number.isdecimal()}
     nearest = max((number for number in sampled if number <= step), default=None)

@@ -103,6 +103,7 @@ def test_no_place_on_a_disk_is_told(workdir):
     config = json.loads((workdir / 'config.json').read_text())
     config['data'] |= {'source': 'folder', 'name': '', 'path': '/home/me/zoo/horses'}
     config['data'] |= {'split_a': '/home/me/a', 'test_split_b': '/home/me/b'}
+    config['init_from'] = '/home/me/runs/earlier'
     about = provenance._of_run(workdir, config, 8)
     text = card._card('safetensors', {'a2b': random_network()}, about, None)
     assert '`horses`' in text and '/home/me' not in text + json.dumps(about.run)
@@ -115,6 +116,15 @@ def test_whose_terms_hold_for_the_data_is_told_where_the_config_says_so(workdir)
         about = provenance._of_run(workdir, config, 8)
         text = card._card('safetensors', {'a2b': random_network()}, about, None)
         assert ('Licence of the data: CC BY 4.0 by the zoo' in text) == bool(licence)
+
+
+def test_a_run_that_began_with_another_models_networks_says_so(workdir):
+    config = json.loads((workdir / 'config.json').read_text())
+    for begun in ('', 'me/horses'):
+        config['init_from'] = begun
+        about = provenance._of_run(workdir, config, 8)
+        text = card._card('safetensors', {'a2b': random_network()}, about, None)
+        assert ('begun with the networks of `me/horses`' in text) == bool(begun)
 
 
 @pytest.mark.parametrize('format_', FORMATS)
