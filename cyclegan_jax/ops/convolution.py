@@ -12,8 +12,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from cyclegan_jax.ops import cpu, gpu, lanes, tpu
-from cyclegan_jax.ops.padding import mirror
+from cyclegan_jax.ops import cpu, gpu, tpu
+from cyclegan_jax.ops.padding import reflect_pad
 from cyclegan_jax.ops.platform import by_platform
 
 Array = jax.Array
@@ -55,11 +55,11 @@ conv.defvjp(_conv_fwd, _conv_bwd)
 
 def reflect_conv(x: Array, kernel: Array) -> Array:
     """Convolution of an odd window, behind a reflection pad that keeps the size of `x`."""
-    width = kernel.shape[0] // 2
-    # Columns that belong together stay so: the pad has some more, for which the kernel has zeros.
-    more = -width % lanes.together(x)
-    kernel = jnp.pad(kernel, ((0, 0), (more, more), (0, 0), (0, 0)))
-    return conv(mirror(x, width, width + more), kernel, 1, ((0, 0), (0, 0)))
+    return by_platform(_reflect_conv, x, kernel, tpu=tpu.reflect_convolve, static={})
+
+
+def _reflect_conv(x: Array, kernel: Array) -> Array:
+    return conv(reflect_pad(x, kernel.shape[0] // 2), kernel, 1, ((0, 0), (0, 0)))
 
 
 @jax.custom_vjp

@@ -18,7 +18,8 @@ _BATCH = 8  # images that fill a register's other side
 
 def has_few_images(x: Array) -> bool:
     """Whether a device's share of a batch leaves it for the compiler to cut images up."""
-    return x.shape[0] < _BATCH * devices.value
+    images = x.shape[0]  # which an exported program may leave open
+    return not isinstance(images, int) or images < _BATCH * devices.value
 
 
 def together(x: Array, width: int | None = None, channels: int | None = None) -> int:

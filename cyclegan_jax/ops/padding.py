@@ -41,8 +41,8 @@ def _padded_fwd(x, rows, columns, together):
 
 def _padded_bwd(rows, columns, together, _, gradient):
     if together > 1:
-        return (_add_mirrored_pairs(_add_mirrored(gradient, rows, 1), columns),)
-    return (_add_mirrored(_add_mirrored(gradient, columns, 2), rows, 1),)
+        return (_add_mirrored_pairs(add_mirrored(gradient, rows, 1), columns),)
+    return (add_mirrored(add_mirrored(gradient, columns, 2), rows, 1),)
 
 
 _padded.defvjp(_padded_fwd, _padded_bwd)
@@ -87,7 +87,7 @@ def _pad_columns(x: Array, pads: tuple[int, int]) -> Array:
     return jnp.pad(x, ((0, 0), (0, 0), pads, (0, 0)))
 
 
-def _add_mirrored(y: Array, width: int, axis: int) -> Array:
+def add_mirrored(y: Array, width: int, axis: int) -> Array:
     """The adjoint of a pad along one axis: what lies in it is added to the pixels it mirrors."""
     if not width:
         return y

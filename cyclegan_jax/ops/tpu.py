@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from cyclegan_jax.ops import cpu, lanes
+from cyclegan_jax.ops.padding import add_mirrored, mirror, reflect_pad
 
 Array = jax.Array
 
@@ -20,6 +21,7 @@ _TILE = 4  # output pixels a side that are computed as channels
 # seven times; so it is given as many strips, cut along the height.
 _STRIPS = 8
 
+_UNPADDED = ((0, 0), (0, 0))
 _LAYOUT = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
 
 
@@ -33,7 +35,7 @@ def convolve(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Arra
     if not lanes.has_few_images(x):
         return form(x, kernel, 1, padding)
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    y = form(_strips(x, kernel.shape[0]), kernel, 1, ((0, 0), (0, 0)))
+    y = form(_strips(x, kernel.shape[0]), kernel, 1, _UNPADDED)
     y = y.reshape(x.shape[0], -1, *y.shape[2:])
     return y[:, : x.shape[1] - kernel.shape[0] + 1]
 
@@ -52,6 +54,68 @@ def gradients(
         )
         x_gradient = convolve(gradient, cpu.adjoint(kernel), 1, rims)
     return x_gradient, kernel_gradient
+
+
+def reflect_convolve(x: Array, kernel: Array) -> Array:
+    """A convolution behind a reflection pad that keeps the size."""
+    if kernel.shape[0] == 3 and not lanes.has_few_images(x):
+        return _mirrored(x, kernel)
+    width = kernel.shape[0] // 2
+    # Columns that belong together stay so: the pad has some more, for which the kernel has zeros.
+    more = -width % lanes.together(x)
+    kernel = jnp.pad(kernel, ((0, 0), (more, more), (0, 0), (0, 0)))
+    return _unpadded(mirror(x, width, width + more), kernel)
+
+
+@jax.custom_vjp
+def _unpadded(x: Array, kernel: Array) -> Array:
+    return convolve(x, kernel, 1, _UNPADDED)
+
+
+_unpadded.defvjp(
+    lambda x, kernel: (_unpadded(x, kernel), (x, kernel)),
+    lambda residuals, gradient: gradients(*residuals, gradient, stride=1, padding=_UNPADDED),
+)
+
+
+@jax.custom_vjp
+def _mirrored(x: Array, kernel: Array) -> Array:
+    return _mirrored_fwd(x, kernel)[0]
+
+
+@jax.jit
+def _mirrored_fwd(x, kernel):
+    padded = reflect_pad(x, 1)
+    return convolve(padded, kernel, 1, _UNPADDED), (padded, kernel)
+
+
+@jax.jit
+def _mirrored_bwd(residuals, gradient):
+    """Of a 3x3 window: what comes of each rim is computed apart, and added where it is mirrored.
+
+    So a convolution writes the gradient of `x` as it is; the compiler lets it add the rims, and
+    take the sums that the norm before wants. Cut from that of a padded image it is written twice
+    more: 43.1, not 40.6, for a generator's gradient.
+    """
+    padded, kernel = residuals
+    height, width = gradient.shape[1:3]
+    flipped = cpu.adjoint(kernel)
+    above = convolve(gradient[:, :1], flipped[2:], 1, ((0, 0), (2, 2)))
+    below = convolve(gradient[:, -1:], flipped[:1], 1, ((0, 0), (2, 2)))
+    left = convolve(gradient[:, :, :1], flipped[:, 2:], 1, ((1, 1), (0, 0)))
+    right = convolve(gradient[:, :, -1:], flipped[:, :1], 1, ((1, 1), (0, 0)))
+    x_gradient = convolve(gradient, flipped, 1, ((1, 1), (1, 1)))
+    for rim, rows, columns in (
+        (add_mirrored(above, 1, 2), (1, height - 2), (0, 0)),
+        (add_mirrored(below, 1, 2), (height - 2, 1), (0, 0)),
+        (left, (0, 0), (1, width - 2)),
+        (right, (0, 0), (width - 2, 1)),
+    ):
+        x_gradient += jnp.pad(rim, ((0, 0), rows, columns, (0, 0)))
+    return x_gradient, gradients(padded, kernel, gradient, stride=1, padding=_UNPADDED)[1]
+
+
+_mirrored.defvjp(_mirrored_fwd, _mirrored_bwd)
 
 
 def up_convolve(x: Array, kernel: Array) -> Array:
