@@ -109,22 +109,20 @@ def test_no_place_on_a_disk_is_told(workdir):
     assert '`horses`' in text and '/home/me' not in text + json.dumps(about.run)
 
 
-def test_whose_terms_hold_for_the_data_is_told_where_the_config_says_so(workdir):
+@pytest.mark.parametrize(
+    ('field', 'value', 'told'),
+    [
+        ('licence', 'CC BY 4.0 by the zoo', 'Licence of the data: CC BY 4.0 by the zoo'),
+        ('init_from', 'me/horses', 'begun with the networks of `me/horses`'),
+    ],
+)
+def test_what_the_config_says_of_data_and_beginning_is_told(workdir, field, value, told):
     config = json.loads((workdir / 'config.json').read_text())
-    for licence in ('', 'CC BY 4.0 by the zoo'):
-        config['licence'] = licence
+    for given in ('', value):
+        config[field] = given
         about = provenance._of_run(workdir, config, 8)
         text = card._card('safetensors', {'a2b': random_network()}, about, None)
-        assert ('Licence of the data: CC BY 4.0 by the zoo' in text) == bool(licence)
-
-
-def test_a_run_that_began_with_another_models_networks_says_so(workdir):
-    config = json.loads((workdir / 'config.json').read_text())
-    for begun in ('', 'me/horses'):
-        config['init_from'] = begun
-        about = provenance._of_run(workdir, config, 8)
-        text = card._card('safetensors', {'a2b': random_network()}, about, None)
-        assert ('begun with the networks of `me/horses`' in text) == bool(begun)
+        assert (told in text) == bool(given)
 
 
 @pytest.mark.parametrize('format_', FORMATS)

@@ -13,7 +13,6 @@ from jax import lax
 from cyclegan_jax import ops
 from cyclegan_jax.networks import make_generator
 from cyclegan_jax.ops import cpu, lanes, norm, padding, winograd
-from cyclegan_jax.ops.convolution import reflect_conv
 
 LAYOUT = ('NHWC', 'HWIO', 'NHWC')
 
@@ -164,7 +163,7 @@ def test_reflect_conv_is_the_convolution_behind_a_reflection_pad(form, size, inp
     def plain(x, kernel):
         return reference(jnp.pad(x, rim, mode='reflect'), kernel, 1, ((0, 0), (0, 0)))
 
-    assert_same_with_gradients(reflect_conv, plain, x, kernel)
+    assert_same_with_gradients(ops.reflect_conv, plain, x, kernel)
 
 
 def test_reflect_pad_mirrors_without_repeating_the_edge():

@@ -91,7 +91,7 @@ def draw(results: list[dict], path: Path) -> None:
                 mean_line = zip(*means.items(), strict=True)
                 axis.plot(*mean_line, color=colour, linewidth=2.5, marker='o', label=side)
             axis.set(title=f'{name} {direction}', xlabel='updates', ylim=(0, None))
-            axis.set_xticks(sorted({result['updates'] for result in results}), minor=False)
+            axis.set_xticks(sorted({result['updates'] for result in results}))
             axis.legend()
     figure.savefig(path, dpi=120)
 

@@ -1,7 +1,7 @@
 """The arithmetic that must be fast. Each operation is one function, whatever the machine."""
 
 from cyclegan_jax.ops.blur import blur_down, blur_up
-from cyclegan_jax.ops.convolution import Conv, conv, in_own_layout, up_conv
+from cyclegan_jax.ops.convolution import Conv, conv, in_own_layout, reflect_conv, up_conv
 from cyclegan_jax.ops.norm import InstanceNorm, instance_norm
 from cyclegan_jax.ops.padding import reflect_pad
 from cyclegan_jax.ops.platform import after, devices, target
@@ -16,6 +16,7 @@ __all__ = [
     'devices',
     'in_own_layout',
     'instance_norm',
+    'reflect_conv',
     'reflect_pad',
     'target',
     'up_conv',

@@ -10,10 +10,9 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
-from jax import lax
 
-from cyclegan_jax.ops import cpu, gpu, tpu
-from cyclegan_jax.ops.padding import reflect_pad
+from cyclegan_jax.ops import cpu, gpu, lanes, tpu
+from cyclegan_jax.ops.padding import mirror
 from cyclegan_jax.ops.platform import by_platform
 
 Array = jax.Array
@@ -55,11 +54,13 @@ conv.defvjp(_conv_fwd, _conv_bwd)
 
 def reflect_conv(x: Array, kernel: Array) -> Array:
     """Convolution of an odd window, behind a reflection pad that keeps the size of `x`."""
-    return by_platform(_reflect_conv, x, kernel, tpu=tpu.reflect_convolve, static={})
-
-
-def _reflect_conv(x: Array, kernel: Array) -> Array:
-    return conv(reflect_pad(x, kernel.shape[0] // 2), kernel, 1, ((0, 0), (0, 0)))
+    if tpu.takes_rims_apart(x, kernel):
+        return tpu.reflect_convolve(x, kernel)
+    width = kernel.shape[0] // 2
+    # Columns that belong together stay so: the pad has some more, for which the kernel has zeros.
+    more = -width % lanes.together(x)
+    kernel = jnp.pad(kernel, ((0, 0), (more, more), (0, 0), (0, 0)))
+    return conv(mirror(x, width, width + more), kernel, 1, ((0, 0), (0, 0)))
 
 
 @jax.custom_vjp
@@ -73,20 +74,8 @@ def up_conv(x: Array, kernel: Array) -> Array:
     about a second for one layer on a CPU. It is written here as the kernel gradient of the strided
     convolution that this layer is the transpose of, with the roles of input and output exchanged.
     """
-    return by_platform(_up_conv, x, kernel, cuda=gpu.up_convolve, tpu=tpu.up_convolve, static={})
-
-
-def _up_conv(x: Array, kernel: Array) -> Array:
-    size = kernel.shape[0]
-    padding = ((size // 2, 2),) * 2  # 3x3: one output pixel more at the far side; 4x4: symmetric
-    return lax.conv_general_dilated(
-        x,
-        kernel,
-        (1, 1),
-        padding,
-        lhs_dilation=(2, 2),
-        dimension_numbers=('NHWC', 'HWIO', 'NHWC'),
-    )
+    forms = {'cuda': gpu.up_convolve, 'tpu': tpu.up_convolve}
+    return by_platform(cpu.plain_up, x, kernel, static={}, **forms)
 
 
 def _up_conv_fwd(x, kernel):
@@ -119,7 +108,7 @@ class Conv(nn.Module):
       kernel: side of the square window.
       stride: 1 or 2.
       padding: zeros at each side: one number, or (before, after) for both axes.
-      reflect: in place of zeros, the padding is the image mirrored; it keeps the size.
+      reflect: behind a reflection pad that keeps the size; `stride` and `padding` are then implied.
       bias: a convolution followed by instance norm has none: the norm would remove it.
       up: transposed convolution that doubles the size; `stride` and `padding` are then implied.
       dtype: type that the convolution computes in, and returns.

@@ -26,12 +26,19 @@ Padding = tuple[tuple[int, int], tuple[int, int]]  # zeros: (above, below), (lef
 # So many values of an operand XLA's kernel gradient is quick at; more fall out of the cache.
 _QUICK_VALUES = 6 * 2**20
 
-_LAYOUT = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
+LAYOUT = {'dimension_numbers': ('NHWC', 'HWIO', 'NHWC')}
 
 
 def plain(x: Array, kernel: Array, stride: int, padding: Padding) -> Array:
     """XLA's convolution as it is: (n, h, w, i), (k, k, i, o) to (n, h', w', o)."""
-    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, **_LAYOUT)
+    return lax.conv_general_dilated(x, kernel, (stride, stride), padding, **LAYOUT)
+
+
+def plain_up(x: Array, kernel: Array) -> Array:
+    """XLA's transposed convolution of stride 2: (n, h, w, i), (k, k, i, o) to (n, 2h, 2w, o)."""
+    size = kernel.shape[0]
+    padding = ((size // 2, 2),) * 2  # 3x3: one output pixel more at the far side; 4x4: symmetric
+    return lax.conv_general_dilated(x, kernel, (1, 1), padding, lhs_dilation=(2, 2), **LAYOUT)
 
 
 def plain_gradients(
@@ -94,7 +101,7 @@ def _x_gradient(x: Array, kernel: Array, gradient: Array, stride: int, padding: 
         before = window - 1 - padding[axis][0]
         pads.append((before, x.shape[axis + 1] + window - 1 - spread - before))
     return lax.conv_general_dilated(
-        gradient, adjoint(kernel), (1, 1), pads, lhs_dilation=(stride, stride), **_LAYOUT
+        gradient, adjoint(kernel), (1, 1), pads, lhs_dilation=(stride, stride), **LAYOUT
     )
 
 
@@ -110,7 +117,7 @@ def _kernel_gradient(
             pads.append((before, kernel.shape[axis] - 1 + spread - x.shape[axis + 1] - before))
         x, gradient = x.transpose(3, 1, 2, 0), gradient.transpose(1, 2, 0, 3)
         result = lax.conv_general_dilated(
-            x, gradient, (1, 1), pads, rhs_dilation=(stride, stride), **_LAYOUT
+            x, gradient, (1, 1), pads, rhs_dilation=(stride, stride), **LAYOUT
         )
         return result.transpose(1, 2, 0, 3)
     # For each entry of the window, the product of what it saw with what came of it: at batch 4,

@@ -91,14 +91,16 @@ def add_mirrored(y: Array, width: int, axis: int) -> Array:
     """The adjoint of a pad along one axis: what lies in it is added to the pixels it mirrors."""
     if not width:
         return y
-    size = y.shape[axis] - 2 * width
-    rims = (
-        (1, lax.slice_in_dim(y, 0, width, axis=axis)),
-        (size - 1 - width, lax.slice_in_dim(y, width + size, None, axis=axis)),
-    )
-    y = lax.slice_in_dim(y, width, width + size, axis=axis)
-    for place, rim in rims:
-        pads = [(0, 0)] * y.ndim
+    end = y.shape[axis] - width
+    near, far = (lax.slice_in_dim(y, *ends, axis=axis) for ends in ((0, width), (end, None)))
+    return add_rims(lax.slice_in_dim(y, width, end, axis=axis), near, far, axis)
+
+
+def add_rims(x: Array, near: Array, far: Array, axis: int) -> Array:
+    """Adds what lies in the padding at both sides of `x`, along one axis, where it is mirrored."""
+    size, width = x.shape[axis], near.shape[axis]
+    for place, rim in ((1, near), (size - 1 - width, far)):
+        pads = [(0, 0)] * x.ndim
         pads[axis] = (place, size - width - place)
-        y = y + jnp.pad(jnp.flip(rim, axis), pads)
-    return y
+        x = x + jnp.pad(jnp.flip(rim, axis), pads)
+    return x
