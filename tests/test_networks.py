@@ -16,7 +16,8 @@ from cyclegan_jax import interop, networks
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.inference import exporting
 from cyclegan_jax.inference.translator import Translator
-from cyclegan_jax.networks import discriminators, resnet
+from cyclegan_jax.networks import resnet
+from cyclegan_jax.ops import norm
 
 # Parameters of (one generator, one discriminator). The reference's networks have as many, and the
 # biases that its instance norms remove: 5,248 (9 blocks), 3,712 (6 blocks) and 4,928 (U-Net), and
@@ -113,8 +114,8 @@ def test_discriminator_output_sizes(kind, sizes):
 def test_receptive_field(kwargs, field, monkeypatch):
     """The pixels that one logit depends on, by the support of its gradient."""
     # A norm makes every pixel matter, so it is left out; positive weights cannot cancel.
-    leaky_relu = lambda x, slope: nn.leaky_relu(x, slope)
-    monkeypatch.setattr(discriminators, 'instance_norm', leaky_relu)
+    leaky_relu = lambda x, slope, near: nn.leaky_relu(x, slope)
+    monkeypatch.setattr(norm, 'instance_norm', leaky_relu)
     network = networks.make_discriminator(width=1, **kwargs)
     x = jnp.ones((1, field + 64, field + 64, 1))
     params = jax.tree.map(jnp.ones_like, jax.eval_shape(network.init, jax.random.key(0), x))

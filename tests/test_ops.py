@@ -246,18 +246,67 @@ def worst_images():
     return {'flat': 1000 + 0.01 * noise, **images}
 
 
-@pytest.mark.parametrize(('platform', 'columns'), [('gpu', 1), ('tpu', 1), ('tpu', 2)])
+@pytest.mark.parametrize(
+    ('platform', 'columns', 'is_known'),
+    [('gpu', 1, False), ('tpu', 1, False), ('tpu', 2, False), ('tpu', 1, True), ('tpu', 2, True)],
+)
 @pytest.mark.parametrize('name', worst_images())
-def test_the_variance_is_exact_in_the_worst_case(name, platform, columns):
+def test_the_variance_is_exact_in_the_worst_case(name, platform, columns, is_known):
     x = worst_images()[name].astype(np.float32)
+    near = jnp.full((1, 1, 1, 1), x[32, 24]) if is_known else None
     statistics = jax.jit(functools.partial(norm._in_one_pass, columns=columns))
     with ops.target(platform):
-        mean, variance = statistics(lanes.fold(x[None, :, :, None], columns))
+        mean, variance = statistics(lanes.fold(x[None, :, :, None], columns), near)
     assert mean.shape == variance.shape == (1, 1, 1, columns)
     lost = columns * x.size * 2**-22 if name == 'what is measured from' else 2**-19
     np.testing.assert_allclose(variance, np.var(x, dtype=np.float64), rtol=lost)
     rounding = 2**-22 * np.abs(x).max()
     np.testing.assert_allclose(mean, x.mean(dtype=np.float64), atol=rounding, rtol=0)
+
+
+LAYERS = [
+    {'kernel': 7, 'reflect': True},
+    {'kernel': 3, 'reflect': True},
+    {'kernel': 3, 'stride': 2, 'padding': 1},
+    {'kernel': 4, 'padding': (2, 1)},
+    {'kernel': 4, 'stride': 2, 'padding': 1},
+    {'kernel': 1},
+    {'kernel': 3, 'up': True},
+    {'kernel': 4, 'up': True},
+]
+
+
+@pytest.mark.parametrize('fields', LAYERS, ids=str)
+def test_a_norm_follows_its_convolution(form, fields):
+    size = fields['kernel']
+    x, kernel = arrays((2, 16, 18, 5), (size, size, 5, 5))
+
+    def plain(x, kernel):
+        with ops.target('cpu'):
+            y = ops.Conv(5, **fields).apply({'params': {'kernel': kernel}}, x)
+        return plain_norm(y, 0.2, 0)
+
+    def layer(x, kernel):
+        return ops.Conv(5, norm=0.2, **fields).apply({'params': {'kernel': kernel}}, x)
+
+    assert_same_with_gradients(layer, plain, 3 + x, kernel)
+
+
+@pytest.mark.parametrize('fields', LAYERS, ids=str)
+@pytest.mark.parametrize('images', [8, 7])
+def test_a_tpu_that_has_many_images_computes_a_pixel_in_advance(monkeypatch, fields, images):
+    """That which the norm measures from."""
+    size, given = fields['kernel'], []
+    monkeypatch.setattr(norm, 'instance_norm', lambda y, slope, near: given.extend((y, near)))
+    x, kernel = arrays((images, 16, 18, 5), (size, size, 5, 5))
+    with ops.target('tpu'):
+        ops.Conv(5, norm=0.2, **fields).apply({'params': {'kernel': kernel}}, x)
+    y, near = given
+    assert (near is None) == (images < 8)
+    if near is not None:
+        row, column = (side // 2 for side in y.shape[1:3])
+        around = y[:, row - 2 : row + 2, column - 2 : column + 2]
+        np.testing.assert_allclose(np.abs(around - near).max((0, 3)).min(), 0, atol=1e-4)
 
 
 @pytest.mark.parametrize('platform', ['cpu', 'gpu', 'tpu', 'every'])

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cyclegan_jax.errors import UserError, check_choice
 from cyclegan_jax.networks.description import HUGGAN_CODE, TORCH_CODE, Described, TorchLayer
-from cyclegan_jax.ops import Conv, blur_down, instance_norm
+from cyclegan_jax.ops import Conv, blur_down
 
 Array = jax.Array
 
@@ -40,8 +40,8 @@ class PatchDiscriminator(Described):
         for i in range(1, self.num_layers + 1):
             stride = 2 if i < self.num_layers else self.last_stride
             features, halves = self.width * min(2**i, 8), stride == 2 and blurs
-            x = conv(features, stride=1 if halves else stride, name=f'conv_{i}')(x)
-            x = instance_norm(x, slope=0.2)
+            stride = 1 if halves else stride
+            x = conv(features, stride=stride, norm=0.2, name=f'conv_{i}')(x)
             x = blur_down(x) if halves else x
         x = conv(1, padding=self.last_padding, bias=True, name='out')(x)
         return x.astype(jnp.float32)
@@ -142,7 +142,7 @@ class PixelDiscriminator(Described):
     def __call__(self, x: Array) -> Array:
         conv = functools.partial(Conv, kernel=1, dtype=self.dtype)
         x = nn.leaky_relu(conv(self.width, bias=True, name='conv_0')(x), 0.2)
-        x = instance_norm(conv(self.width * 2, name='conv_1')(x), slope=0.2)
+        x = conv(self.width * 2, norm=0.2, name='conv_1')(x)
         return conv(1, bias=True, name='out')(x).astype(jnp.float32)
 
     torch_code = TORCH_CODE

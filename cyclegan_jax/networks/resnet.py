@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from cyclegan_jax.errors import check_at_least, check_choice
 from cyclegan_jax.networks.description import HUGGAN_CODE, TORCH_CODE, Described, TorchLayer
-from cyclegan_jax.ops import Conv, InstanceNorm, blur_down, blur_up
+from cyclegan_jax.ops import Conv, blur_down, blur_up
 
 Array = jax.Array
 
@@ -25,10 +25,10 @@ class ResNetBlock(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         conv = functools.partial(Conv, x.shape[-1], 3, reflect=True, dtype=self.dtype)
-        y = InstanceNorm(slope=0)(conv(name='conv_0')(x))
+        y = conv(norm=0, name='conv_0')(x)
         if self.dropout:
             y = nn.Dropout(self.dropout, deterministic=not train)(y)
-        return x + InstanceNorm()(conv(name='conv_1')(y))
+        return x + conv(norm=1, name='conv_1')(y)
 
 
 def _repeat(x: Array) -> Array:
@@ -60,11 +60,11 @@ class ResNetGenerator(Described):
         conv = functools.partial(Conv, dtype=self.dtype)
         block = nn.remat(ResNetBlock, static_argnums=2) if self.remat else ResNetBlock
         image = x
-        x = InstanceNorm(slope=0)(conv(self.width, 7, reflect=True, name='in')(x))
+        x = conv(self.width, 7, reflect=True, norm=0, name='in')(x)
         for i in range(2):
             stride = 2 if self.downsample == 'stride' else 1
-            down = conv(self.width * 2 ** (i + 1), 3, stride=stride, padding=1, name=f'down_{i}')
-            x = InstanceNorm(slope=0)(down(x))
+            features = self.width * 2 ** (i + 1)
+            x = conv(features, 3, stride=stride, padding=1, norm=0, name=f'down_{i}')(x)
             x = x if self.downsample == 'stride' else blur_down(x)
         for i in range(self.num_blocks):
             x = block(self.dropout, self.dtype, name=f'block_{i}')(x, train)
@@ -73,10 +73,9 @@ class ResNetGenerator(Described):
             if self.upsample != 'transpose':
                 double = blur_up if self.upsample == 'blur' else _repeat
                 x = double(x)
-                x = conv(features, 3, padding=1, name=name)(x)
+                x = conv(features, 3, padding=1, norm=0, name=name)(x)
             else:
-                x = conv(features, 3, up=True, name=name)(x)
-            x = InstanceNorm(slope=0)(x)
+                x = conv(features, 3, up=True, norm=0, name=name)(x)
         x = conv(self.channels, 7, reflect=True, bias=True, name='out')(x).astype(jnp.float32)
         if self.global_skip:
             x = x + jnp.arctanh(SKIPPED * image.clip(-1, 1))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from cyclegan_jax.errors import UserError
 from cyclegan_jax.networks.description import TORCH_CODE, Described, TorchLayer
-from cyclegan_jax.ops import Conv, InstanceNorm
+from cyclegan_jax.ops import Conv
 
 Array = jax.Array
 
@@ -34,13 +34,13 @@ class UNetGenerator(Described):
         skips = []
         for i, features in enumerate(widths):
             plain = i in (0, innermost)  # no norm at either end, hence a bias
+            norm = None if plain else 1
             x = x if i == 0 else nn.leaky_relu(x, 0.2)
-            x = conv(features, stride=2, padding=1, bias=plain, name=f'down_{i}')(x)
-            x = x if plain else InstanceNorm()(x)
+            x = conv(features, stride=2, padding=1, bias=plain, norm=norm, name=f'down_{i}')(x)
             skips.append(x)
         x = skips.pop()
         for i in reversed(range(1, self.num_downs)):
-            x = InstanceNorm()(conv(widths[i - 1], up=True, name=f'up_{i}')(nn.relu(x)))
+            x = conv(widths[i - 1], up=True, norm=1, name=f'up_{i}')(nn.relu(x))
             if 4 <= i < innermost:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = jnp.concatenate([skips.pop(), x], axis=-1)

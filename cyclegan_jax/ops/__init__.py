@@ -2,13 +2,12 @@
 
 from cyclegan_jax.ops.blur import blur_down, blur_up
 from cyclegan_jax.ops.convolution import Conv, conv, in_own_layout, reflect_conv, up_conv
-from cyclegan_jax.ops.norm import InstanceNorm, instance_norm
+from cyclegan_jax.ops.norm import instance_norm
 from cyclegan_jax.ops.padding import reflect_pad
 from cyclegan_jax.ops.platform import after, devices, target
 
 __all__ = [
     'Conv',
-    'InstanceNorm',
     'after',
     'blur_down',
     'blur_up',

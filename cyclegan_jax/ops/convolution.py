@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 
 from cyclegan_jax.ops import cpu, gpu, lanes, tpu
+from cyclegan_jax.ops.norm import InstanceNorm
 from cyclegan_jax.ops.padding import mirror
 from cyclegan_jax.ops.platform import by_platform
 
@@ -111,6 +112,8 @@ class Conv(nn.Module):
       reflect: behind a reflection pad that keeps the size; `stride` and `padding` are then implied.
       bias: a convolution followed by instance norm has none: the norm would remove it.
       up: transposed convolution that doubles the size; `stride` and `padding` are then implied.
+      norm: instance norm follows, and then what is negative is multiplied by this: 0 is a ReLU, 1
+        leaves it. None: no norm.
       dtype: type that the convolution computes in, and returns.
     """
 
@@ -121,6 +124,7 @@ class Conv(nn.Module):
     reflect: bool = False
     bias: bool = False
     up: bool = False
+    norm: float | None = None
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -129,13 +133,16 @@ class Conv(nn.Module):
         kernel = self.param('kernel', nn.initializers.normal(0.02), shape, jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.up:
-            y = up_conv(x, kernel)
+            convolve = up_conv
         elif self.reflect:
-            y = reflect_conv(x, kernel)
+            convolve = reflect_conv
         else:
             padding = self.padding if isinstance(self.padding, tuple) else (self.padding,) * 2
-            y = conv(x, kernel, self.stride, (padding, padding))
+            convolve = functools.partial(conv, stride=self.stride, padding=(padding, padding))
+        y = convolve(x, kernel)
         if self.bias:
             bias = self.param('bias', nn.initializers.zeros, (self.features,), jnp.float32)
             y = y + bias.astype(self.dtype).reshape(1, 1, 1, -1)
-        return y
+        if self.norm is None:
+            return y
+        return InstanceNorm(self.norm)(y, tpu.pixel_in_advance(convolve, x, kernel))

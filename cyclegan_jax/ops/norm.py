@@ -21,14 +21,17 @@ Array = jax.Array
 _EPSILON = 1e-5
 
 
-def instance_norm(x: Array, slope: float = 1.0, epsilon: float = _EPSILON) -> Array:
+def instance_norm(x: Array, slope: float = 1.0, near: Array | None = None) -> Array:
     """Normalises each channel of each image to mean 0, variance 1 (Ulyanov et al. 2016).
 
     There are no learnt scales, as in the reference. What is negative is then multiplied by `slope`
     (0 for a ReLU). (n, h, w, c), in the type of `x`.
+
+    near: (n, 1, 1, c), what statistics are measured from, where it is known before `x`; without
+    it, a pixel of `x`. It must be as near the others as one of them.
     """
     columns = lanes.together(x)
-    return lanes.unfold(_norm(lanes.fold(x, columns), slope, epsilon, columns), columns)
+    return lanes.unfold(_norm(lanes.fold(x, columns), near, slope, columns), columns)
 
 
 class InstanceNorm(nn.Module):
@@ -42,24 +45,24 @@ class InstanceNorm(nn.Module):
     slope: float = 1.0
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, near: Array | None = None) -> Array:
         if given := self.get_variable('statistics', 'of_picture'):
             return _normalise(x, *given, self.slope)
         if self.is_mutable_collection('statistics') and not self.is_initializing():
-            self.put_variable('statistics', 'of_picture', _statistics(x, _EPSILON, 1))
-        return instance_norm(x, self.slope)
+            self.put_variable('statistics', 'of_picture', _statistics(x, near, 1))
+        return instance_norm(x, self.slope, near)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
-def _norm(x, slope, epsilon, columns):
-    return _forward(x, slope, epsilon, columns)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
+def _norm(x, near, slope, columns):
+    return _forward(x, near, slope, columns)[0]
 
 
 # `x` is folded already: XLA would unfold what a function that is called twice does inside.
-@functools.partial(jax.jit, static_argnums=(1, 2, 3))
-def _forward(x, slope, epsilon, columns):
-    mean, scale = _statistics(x, epsilon, columns)
-    return _normalise(x, mean, scale, slope), (x, mean, scale)
+@functools.partial(jax.jit, static_argnums=(2, 3))
+def _forward(x, near, slope, columns):
+    mean, scale = _statistics(x, near, columns)
+    return _normalise(x, mean, scale, slope), (x, near, mean, scale)
 
 
 def _normalise(x, mean, scale, slope):
@@ -69,9 +72,9 @@ def _normalise(x, mean, scale, slope):
     return y.astype(x.dtype)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
-def _backward(slope, epsilon, columns, residuals, gradient):
-    x, mean, scale = residuals
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _backward(slope, columns, residuals, gradient):
+    x, near, mean, scale = residuals
     y = (x.astype(jnp.float32) - mean) * scale
     gradient = gradient.astype(jnp.float32)
     if slope != 1:
@@ -82,22 +85,22 @@ def _backward(slope, epsilon, columns, residuals, gradient):
         _of_channels(mean, columns) for mean in _means(gradient, gradient * y)
     )
     x_gradient = scale * (gradient - mean_gradient - y * mean_product)
-    return (x_gradient.astype(x.dtype),)
+    return x_gradient.astype(x.dtype), jax.tree.map(jnp.zeros_like, near)
 
 
 _norm.defvjp(_forward, _backward)
 
 
-def _statistics(x: Array, epsilon: float, columns: int) -> tuple[Array, Array]:
+def _statistics(x: Array, near: Array | None, columns: int) -> tuple[Array, Array]:
     """Mean and 1 / standard deviation of each channel of each image, float32, (n, 1, 1, c).
 
     columns: how many are folded in `x`. A channel's numbers are then there as often.
 
     E[x^2] - E[x]^2 cancels badly on flat images; neither form does.
     """
-    on_cpu = lambda x, columns: _in_two_passes(x)  # where nothing is folded
-    mean, variance = by_platform(_in_one_pass, x, cpu=on_cpu, static={'columns': columns})
-    return mean, lax.rsqrt(variance + epsilon)
+    on_cpu = lambda x, near, columns: _in_two_passes(x)  # where nothing is folded
+    mean, variance = by_platform(_in_one_pass, x, near, cpu=on_cpu, static={'columns': columns})
+    return mean, lax.rsqrt(variance + _EPSILON)
 
 
 def _of_channels(means: Array, columns: int) -> Array:
@@ -111,17 +114,20 @@ def _in_two_passes(x: Array) -> tuple[Array, Array]:
     return mean, *_at_once(jnp.square(x - mean))
 
 
-def _in_one_pass(x: Array, columns: int) -> tuple[Array, Array]:
+def _in_one_pass(x: Array, near: Array | None, columns: int) -> tuple[Array, Array]:
     """Mean and variance, where reading `x` is what takes the time.
 
-    All is measured from the pixel in the middle. The square of its distance from the mean is at
-    most (pixels - 1) times the variance. So in the worst case, where it alone is far from all
-    others, an image of 256x256 loses a hundredth or two of its variance to the rounding of a
-    float32; as a rule it loses nothing. (With the mean of several pixels XLA writes float32 images
-    to memory once more: 75 GB a step, not 65.)
+    All is measured from `near`, or from the pixel in the middle. The square of a pixel's distance
+    from the mean is at most (pixels - 1) times the variance. So in the worst case, where it alone
+    is far from all others, an image of 256x256 loses a hundredth or two of its variance to the
+    rounding of a float32; as a rule it loses nothing. (With the mean of several pixels XLA writes
+    float32 images to memory once more: 75 GB a step, not 65.)
     """
-    middle = _middle(x, (1, 1), columns)
-    away = x.astype(jnp.float32) - _middle(x, x.shape[1:3], columns)
+    if near is None:
+        middle, pixels = (_middle(x, size, columns) for size in ((1, 1), x.shape[1:3]))
+    else:
+        middle = pixels = jnp.concatenate([near.astype(jnp.float32)] * columns, axis=3)
+    away = x.astype(jnp.float32) - pixels
     away, square = (_of_channels(y, columns) for y in _by_rows(away, jnp.square(away)))
     return middle + away, jnp.maximum(square - jnp.square(away), 0)
 

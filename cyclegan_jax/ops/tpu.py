@@ -6,6 +6,7 @@ in bfloat16.
 
 import functools
 import itertools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -109,6 +110,29 @@ def up_convolve(x: Array, kernel: Array) -> Array:
         x, kernel, (1, 1), ((size // 2, 2), columns), lhs_dilation=(2, 1), **cpu.LAYOUT
     )
     return lanes.unfold(y, together)
+
+
+def pixel_in_advance(convolve: Callable, x: Array, kernel: Array) -> Array | None:
+    """A pixel in the middle of `convolve(x, kernel)`, of what surrounds it alone: (n, 1, 1, o).
+
+    A norm that measures from it does not wait for the image, so the compiler lets the convolution
+    take the norm's sums, too: 37.7, not 40.6, for a generator's gradient. None where that gains
+    nothing: on other platforms, for few images, for those that are hardly larger than a window.
+    """
+    side = 2 * kernel.shape[0]  # of a part whose middle sees none of its rims
+    sizes_are_known = all(isinstance(size, int) for size in x.shape)
+    if platform() != 'tpu' or not sizes_are_known or min(x.shape[1:3]) < side:
+        return None
+    if lanes.has_few_images(x):  # 18.6, not 18.4
+        return None
+    together = lanes.together(x)
+    # Even, as strides want it and columns that are together.
+    top, left = ((size - side) // 4 * 2 for size in x.shape[1:3])
+    columns = slice(left // together, (left + side) // together)
+    part = lanes.unfold(lanes.fold(x, together)[:, top : top + side, columns], together)
+    y = convolve(*lax.stop_gradient((part, kernel)))
+    row, column = (size // 2 for size in y.shape[1:3])
+    return y[:, row : row + 1, column : column + 1]
 
 
 def _is_wide(kernel: Array, stride: int) -> bool:
