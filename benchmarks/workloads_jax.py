@@ -178,7 +178,7 @@ def _flops(network: nn.Module, size: int) -> float:
         if isinstance(module, ops.Conv) and context.method_name == '__call__':
             # An up-convolution spreads each pixel that it takes, others gather for each they give.
             [x] = args
-            pixels = (x if module.up else y)[..., 0].size
+            pixels = (x if module.up == 'transpose' else y)[..., 0].size
             total += 2 * pixels * module.kernel**2 * x.shape[-1] * module.features
         return y
 

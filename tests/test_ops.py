@@ -153,6 +153,15 @@ def test_up_conv_spreads_each_pixel_over_its_window(form, size):
     assert_same_with_gradients(ops.up_conv, plain, x, kernel)
 
 
+def test_nearest_conv_is_the_convolution_of_repeated_pixels(form):
+    x, kernel = arrays((2, 5, 4, 3), (3, 3, 3, 5))
+
+    def plain(x, kernel):
+        return reference(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), kernel, 1, ((1, 1), (1, 1)))
+
+    assert_same_with_gradients(ops.nearest_conv, plain, x, kernel)
+
+
 @pytest.mark.parametrize(
     ('size', 'inputs', 'outputs'), [(3, 5, 5), (7, 5, 3), (7, 3, 5), (1, 5, 5)]
 )
@@ -271,8 +280,9 @@ LAYERS = [
     {'kernel': 4, 'padding': (2, 1)},
     {'kernel': 4, 'stride': 2, 'padding': 1},
     {'kernel': 1},
-    {'kernel': 3, 'up': True},
-    {'kernel': 4, 'up': True},
+    {'kernel': 3, 'up': 'transpose'},
+    {'kernel': 4, 'up': 'transpose'},
+    {'kernel': 3, 'up': 'nearest'},
 ]
 
 

@@ -31,10 +31,6 @@ class ResNetBlock(nn.Module):
         return x + conv(norm=1, name='conv_1')(y)
 
 
-def _repeat(x: Array) -> Array:
-    return jnp.repeat(jnp.repeat(x, 2, axis=1), 2, axis=2)
-
-
 class ResNetGenerator(Described):
     """Johnson et al.'s (2016) generator as CycleGAN uses it: 9 blocks for 256 px, 6 for 128 px.
 
@@ -70,12 +66,10 @@ class ResNetGenerator(Described):
             x = block(self.dropout, self.dtype, name=f'block_{i}')(x, train)
         for i in range(2):
             features, name = self.width * 2 ** (1 - i), f'up_{i}'
-            if self.upsample != 'transpose':
-                double = blur_up if self.upsample == 'blur' else _repeat
-                x = double(x)
-                x = conv(features, 3, padding=1, norm=0, name=name)(x)
+            if self.upsample == 'blur':
+                x = conv(features, 3, padding=1, norm=0, name=name)(blur_up(x))
             else:
-                x = conv(features, 3, up=True, norm=0, name=name)(x)
+                x = conv(features, 3, up=self.upsample, norm=0, name=name)(x)
         x = conv(self.channels, 7, reflect=True, bias=True, name='out')(x).astype(jnp.float32)
         if self.global_skip:
             x = x + jnp.arctanh(SKIPPED * image.clip(-1, 1))

@@ -40,11 +40,11 @@ class UNetGenerator(Described):
             skips.append(x)
         x = skips.pop()
         for i in reversed(range(1, self.num_downs)):
-            x = conv(widths[i - 1], up=True, norm=1, name=f'up_{i}')(nn.relu(x))
+            x = conv(widths[i - 1], up='transpose', norm=1, name=f'up_{i}')(nn.relu(x))
             if 4 <= i < innermost:
                 x = nn.Dropout(self.dropout, deterministic=not train)(x)
             x = jnp.concatenate([skips.pop(), x], axis=-1)
-        x = conv(self.channels, up=True, bias=True, name='up_0')(nn.relu(x))
+        x = conv(self.channels, up='transpose', bias=True, name='up_0')(nn.relu(x))
         return jnp.tanh(x.astype(jnp.float32))
 
     torch_code = TORCH_CODE

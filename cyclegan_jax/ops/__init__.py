@@ -1,7 +1,14 @@
 """The arithmetic that must be fast. Each operation is one function, whatever the machine."""
 
 from cyclegan_jax.ops.blur import blur_down, blur_up
-from cyclegan_jax.ops.convolution import Conv, conv, in_own_layout, reflect_conv, up_conv
+from cyclegan_jax.ops.convolution import (
+    Conv,
+    conv,
+    in_own_layout,
+    nearest_conv,
+    reflect_conv,
+    up_conv,
+)
 from cyclegan_jax.ops.norm import instance_norm
 from cyclegan_jax.ops.padding import reflect_pad
 from cyclegan_jax.ops.platform import after, devices, target
@@ -15,6 +22,7 @@ __all__ = [
     'devices',
     'in_own_layout',
     'instance_norm',
+    'nearest_conv',
     'reflect_conv',
     'reflect_pad',
     'target',

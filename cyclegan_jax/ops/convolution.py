@@ -5,7 +5,8 @@ in.
 """
 
 import functools
-from typing import Any
+import itertools
+from typing import Any, Literal
 
 import flax.linen as nn
 import jax
@@ -96,6 +97,17 @@ def _up_conv_bwd(residuals, gradient):
 up_conv.defvjp(_up_conv_fwd, _up_conv_bwd)
 
 
+def nearest_conv(x: Array, kernel: Array) -> Array:
+    """3x3 convolution of an image that holds each pixel of `x` four times: (n, 2h, 2w, o).
+
+    What a window sees twice is multiplied once, by the sum of its entries: as a transposed
+    convolution of 4x4 it is 4 products a pixel, not 9.
+    """
+    places = itertools.product((0, 1), repeat=2)
+    window = sum(jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i, j in places)
+    return up_conv(x, window)
+
+
 def in_own_layout(gradients: Any) -> Any:
     """Gradients of parameters as they are, whatever the order of axes they come in from `conv`."""
     return by_platform(lambda x: x, gradients, cuda=gpu.in_own_layout, static={})
@@ -111,7 +123,8 @@ class Conv(nn.Module):
       padding: zeros at each side: one number, or (before, after) for both axes.
       reflect: behind a reflection pad that keeps the size; `stride` and `padding` are then implied.
       bias: a convolution followed by instance norm has none: the norm would remove it.
-      up: transposed convolution that doubles the size; `stride` and `padding` are then implied.
+      up: doubles the size; `stride` and `padding` are then implied. 'transpose' is a transposed
+        convolution, 'nearest' a 3x3 convolution of an image that holds each pixel four times.
       norm: instance norm follows, and then what is negative is multiplied by this: 0 is a ReLU, 1
         leaves it. None: no norm.
       dtype: type that the convolution computes in, and returns.
@@ -123,7 +136,7 @@ class Conv(nn.Module):
     padding: int | tuple[int, int] = 0
     reflect: bool = False
     bias: bool = False
-    up: bool = False
+    up: Literal['', 'transpose', 'nearest'] = ''
     norm: float | None = None
     dtype: jnp.dtype = jnp.float32
 
@@ -133,7 +146,7 @@ class Conv(nn.Module):
         kernel = self.param('kernel', nn.initializers.normal(0.02), shape, jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.up:
-            convolve = up_conv
+            convolve = {'transpose': up_conv, 'nearest': nearest_conv}[self.up]
         elif self.reflect:
             convolve = reflect_conv
         else:
