@@ -201,6 +201,12 @@ def test_the_best_is_what_the_table_calls_better(score, better, dataset):
     assert found.score(Truth(dataset))[2] == {'score': score, 'value': better}
 
 
+def test_the_finest_level_of_swd_can_be_kept(dataset):
+    keep = 'swd_level_0_a2b'
+    scores, _, record = scorer(dataset, metrics='swd', keep_best=keep).score(Truth(dataset))
+    assert record == {'score': keep, 'value': scores['swd_level_0_a2b']}
+
+
 def test_a_new_distribution_score_is_an_entry_of_the_table(dataset, monkeypatch):
     """It is computed as it says, with floor and ceiling, and can be kept."""
     entry = table.Metric(

@@ -93,7 +93,7 @@ METRICS = {
         kernel('randconv_kid_v1', RANDCONV, needs=(ONE_SIZE,)),
         Metric(
             name='swd',
-            scores=(Score('swd', 'lower'),),
+            scores=(Score('swd', 'lower'), Score('swd_level_0', 'lower')),
             needs=(ONE_SIZE,),
             features=PATCHES,
             distance=distances.sliced_wasserstein_by_level,
