@@ -203,8 +203,8 @@ def test_the_best_is_what_the_table_calls_better(score, better, dataset):
 
 def test_the_finest_level_of_swd_can_be_kept(dataset):
     keep = 'swd_level_0_a2b'
-    scores, _, record = scorer(dataset, metrics='swd', keep_best=keep).score(Truth(dataset))
-    assert record == {'score': keep, 'value': scores['swd_level_0_a2b']}
+    scalars, _, record = scorer(dataset, metrics='swd', keep_best=keep).score(Truth(dataset))
+    assert record == {'score': keep, 'value': scalars['evaluation/swd_level_0/a2b']}
 
 
 def test_a_new_distribution_score_is_an_entry_of_the_table(dataset, monkeypatch):
