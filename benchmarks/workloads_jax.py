@@ -176,7 +176,8 @@ def _flops(network: nn.Module, size: int) -> float:
         y = call(*args, **kwargs)
         module = context.module
         if isinstance(module, ops.Conv) and context.method_name == '__call__':
-            # An up-convolution spreads each pixel that it takes, others gather for each they give.
+            # A transposed convolution spreads each pixel that it takes, others gather for each they
+            # give; 'nearest' counts as the 3x3 convolution that it stands for.
             [x] = args
             pixels = (x if module.up == 'transpose' else y)[..., 0].size
             total += 2 * pixels * module.kernel**2 * x.shape[-1] * module.features

@@ -7,9 +7,9 @@ with its argument if it takes one: improved.py:nft:A__2__B.
 
 Frechet distance by MobileNet (not FID) of horses to zebras and back, 64x64, 4,000 updates, mean of
 three runs: the paper's recipe 48.4 and 46.7, this one 24.3 and 25.6, no translation 25.5 and 25.5.
-At 128x128, 2,000 updates, three runs: 49.8 and 62.6, this one 33.7 and 36.2, none 36.0 and 36.0.
-After 16,000 updates at 64x64, one run: 28.9 and 28.0, this one 23.2 and 23.1.
-docs/training.md shows the pictures.
+At 128x128, 2,000 updates, three runs: 49.8 and 62.6, this one 33.7 and 36.2, none 36.1 and 36.1.
+After 16,000 updates at 64x64, one run: 29.0 and 28.7, this one 23.2 and 23.1.
+(The paper's recipe by its trained weights, this one by averaged ones.) docs/training.md shows more.
 """
 
 import importlib

@@ -153,13 +153,15 @@ def test_up_conv_spreads_each_pixel_over_its_window(form, size):
     assert_same_with_gradients(ops.up_conv, plain, x, kernel)
 
 
-def test_nearest_conv_is_the_convolution_of_repeated_pixels(form):
+def test_up_conv_can_be_the_convolution_of_repeated_pixels(form):
     x, kernel = arrays((2, 5, 4, 3), (3, 3, 3, 5))
 
     def plain(x, kernel):
         return reference(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), kernel, 1, ((1, 1), (1, 1)))
 
-    assert_same_with_gradients(ops.nearest_conv, plain, x, kernel)
+    assert_same_with_gradients(
+        lambda x, kernel: ops.up_conv(x, ops.of_repeated_pixels(kernel)), plain, x, kernel
+    )
 
 
 @pytest.mark.parametrize(
@@ -286,10 +288,15 @@ LAYERS = [
 ]
 
 
+def a_layers(fields, images, parts=12):
+    """Its images, so many windows a side and two columns more; and its kernel."""
+    size = fields['kernel']
+    return arrays((images, parts * size, parts * size + 2, 5), (size, size, 5, 5))
+
+
 @pytest.mark.parametrize('fields', LAYERS, ids=str)
 def test_a_norm_follows_its_convolution(form, fields):
-    size = fields['kernel']
-    x, kernel = arrays((2, 16, 18, 5), (size, size, 5, 5))
+    x, kernel = a_layers(fields, 2)
 
     def plain(x, kernel):
         with ops.target('cpu'):
@@ -302,21 +309,57 @@ def test_a_norm_follows_its_convolution(form, fields):
     assert_same_with_gradients(layer, plain, 3 + x, kernel)
 
 
-@pytest.mark.parametrize('fields', LAYERS, ids=str)
-@pytest.mark.parametrize('images', [8, 7])
-def test_a_tpu_that_has_many_images_computes_a_pixel_in_advance(monkeypatch, fields, images):
-    """That which the norm measures from."""
-    size, given = fields['kernel'], []
+def given_to_the_norm(monkeypatch, fields, images, parts=12):
+    """What the norm of a layer on a TPU gets: the image, and what it measures from."""
+    given = []
     monkeypatch.setattr(norm, 'instance_norm', lambda y, slope, near: given.extend((y, near)))
-    x, kernel = arrays((images, 16, 18, 5), (size, size, 5, 5))
+    x, kernel = a_layers(fields, images, parts)
     with ops.target('tpu'):
         ops.Conv(5, norm=0.2, **fields).apply({'params': {'kernel': kernel}}, x)
-    y, near = given
-    assert (near is None) == (images < 8)
-    if near is not None:
-        row, column = (side // 2 for side in y.shape[1:3])
-        around = y[:, row - 2 : row + 2, column - 2 : column + 2]
-        np.testing.assert_allclose(np.abs(around - near).max((0, 3)).min(), 0, atol=1e-4)
+    return given
+
+
+@pytest.mark.parametrize('fields', LAYERS, ids=str)
+@pytest.mark.parametrize('lanes_filled', [5, 10])
+def test_a_tpu_computes_a_pixel_in_advance(monkeypatch, fields, lanes_filled):
+    """One near the middle, whether two columns are one, as with 10, or not."""
+    monkeypatch.setattr(lanes, '_LANES', lanes_filled)
+    y, near = given_to_the_norm(monkeypatch, fields, images=8)
+    row, column = (side // 2 for side in y.shape[1:3])
+    around = y[:, row - 3 : row + 4, column - 3 : column + 4]
+    np.testing.assert_allclose(np.abs(around - near).max((0, 3)).min(), 0, atol=1e-4)
+
+
+@pytest.mark.parametrize('fields', LAYERS[:5:2], ids=str)
+@pytest.mark.parametrize(('images', 'parts'), [(7, 12), (8, 6)])
+def test_few_and_small_images_do_without_a_pixel_in_advance(monkeypatch, fields, images, parts):
+    assert given_to_the_norm(monkeypatch, fields, images, parts)[1] is None
+
+
+@pytest.mark.parametrize(
+    ('fields', 'message'),
+    [
+        ({'kernel': 3, 'bias': True, 'norm': 0}, 'bias is True, but the norm'),
+        ({'kernel': 4, 'up': 'nearest'}, r'kernel is \(4, 4, 5, 5\); it must be 3x3'),
+    ],
+)
+def test_layers_that_cannot_be(fields, message):
+    with pytest.raises(ValueError, match=message):
+        ops.Conv(5, **fields).init(jax.random.key(0), jnp.zeros((1, 8, 8, 5)))
+
+
+def test_repeated_pixels_are_as_exact_in_bfloat16(form):
+    """Entries are summed before they are rounded."""
+    x, kernel = arrays((2, 8, 8, 64), (3, 3, 64, 5))
+    exact = reference(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), kernel, 1, ((1, 1), (1, 1)))
+    conv = ops.Conv(5, 3, up='nearest', dtype=jnp.bfloat16)
+    rounded = reference(
+        *(y.astype(jnp.bfloat16) for y in (jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), kernel)),
+        1,
+        ((1, 1), (1, 1)),
+    )
+    error = lambda y: float(jnp.std(y.astype(jnp.float32) - exact))
+    assert error(conv.apply({'params': {'kernel': kernel}}, x)) < 1.1 * error(rounded)
 
 
 @pytest.mark.parametrize('platform', ['cpu', 'gpu', 'tpu', 'every'])

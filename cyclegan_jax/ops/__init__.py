@@ -5,7 +5,7 @@ from cyclegan_jax.ops.convolution import (
     Conv,
     conv,
     in_own_layout,
-    nearest_conv,
+    of_repeated_pixels,
     reflect_conv,
     up_conv,
 )
@@ -22,7 +22,7 @@ __all__ = [
     'devices',
     'in_own_layout',
     'instance_norm',
-    'nearest_conv',
+    'of_repeated_pixels',
     'reflect_conv',
     'reflect_pad',
     'target',

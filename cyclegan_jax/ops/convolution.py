@@ -76,7 +76,7 @@ def up_conv(x: Array, kernel: Array) -> Array:
     about a second for one layer on a CPU. It is written here as the kernel gradient of the strided
     convolution that this layer is the transpose of, with the roles of input and output exchanged.
     """
-    forms = {'cuda': gpu.up_convolve, 'tpu': tpu.up_convolve}
+    forms = {'cpu': cpu.up_convolve, 'cuda': gpu.up_convolve, 'tpu': tpu.up_convolve}
     return by_platform(cpu.plain_up, x, kernel, static={}, **forms)
 
 
@@ -97,15 +97,19 @@ def _up_conv_bwd(residuals, gradient):
 up_conv.defvjp(_up_conv_fwd, _up_conv_bwd)
 
 
-def nearest_conv(x: Array, kernel: Array) -> Array:
-    """3x3 convolution of an image that holds each pixel of `x` four times: (n, 2h, 2w, o).
+def of_repeated_pixels(kernel: Array) -> Array:
+    """The kernel by which `up_conv` is a 3x3 convolution of an image that holds each pixel twice.
 
-    What a window sees twice is multiplied once, by the sum of its entries: as a transposed
-    convolution of 4x4 it is 4 products a pixel, not 9.
+    (3, 3, i, o) to (4, 4, i, o). Twice a row and twice a column: what a window would see again is
+    multiplied once, by the sum of its entries, which makes 4 products a pixel, not 9.
+
+    Raises:
+      ValueError: the window is not 3x3.
     """
+    if kernel.shape[:2] != (3, 3):
+        raise ValueError(f'kernel is {kernel.shape}; it must be 3x3: use up="transpose".')
     places = itertools.product((0, 1), repeat=2)
-    window = sum(jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i, j in places)
-    return up_conv(x, window)
+    return sum(jnp.pad(kernel, ((i, 1 - i), (j, 1 - j), (0, 0), (0, 0))) for i, j in places)
 
 
 def in_own_layout(gradients: Any) -> Any:
@@ -122,12 +126,15 @@ class Conv(nn.Module):
       stride: 1 or 2.
       padding: zeros at each side: one number, or (before, after) for both axes.
       reflect: behind a reflection pad that keeps the size; `stride` and `padding` are then implied.
-      bias: a convolution followed by instance norm has none: the norm would remove it.
+      bias: not with `norm`, which would remove it.
       up: doubles the size; `stride` and `padding` are then implied. 'transpose' is a transposed
-        convolution, 'nearest' a 3x3 convolution of an image that holds each pixel four times.
+        convolution, 'nearest' a 3x3 one of an image in which each pixel is repeated.
       norm: instance norm follows, and then what is negative is multiplied by this: 0 is a ReLU, 1
         leaves it. None: no norm.
       dtype: type that the convolution computes in, and returns.
+
+    Raises:
+      ValueError: a bias and a norm, or 'nearest' with another window than 3x3.
     """
 
     features: int
@@ -142,11 +149,15 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
+        if self.bias and self.norm is not None:
+            raise ValueError('bias is True, but the norm that follows removes it: leave it out.')
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param('kernel', nn.initializers.normal(0.02), shape, jnp.float32)
+        if self.up == 'nearest':
+            kernel = of_repeated_pixels(kernel)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.up:
-            convolve = {'transpose': up_conv, 'nearest': nearest_conv}[self.up]
+            convolve = up_conv
         elif self.reflect:
             convolve = reflect_conv
         else:
