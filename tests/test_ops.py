@@ -351,13 +351,12 @@ def test_layers_that_cannot_be(fields, message):
 def test_repeated_pixels_are_as_exact_in_bfloat16(form):
     """Entries are summed before they are rounded."""
     x, kernel = arrays((2, 8, 8, 64), (3, 3, 64, 5))
-    exact = reference(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), kernel, 1, ((1, 1), (1, 1)))
-    conv = ops.Conv(5, 3, up='nearest', dtype=jnp.bfloat16)
-    rounded = reference(
-        *(y.astype(jnp.bfloat16) for y in (jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), kernel)),
-        1,
-        ((1, 1), (1, 1)),
+    repeated = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+    exact, rounded = (
+        reference(repeated.astype(dtype), kernel.astype(dtype), 1, ((1, 1), (1, 1)))
+        for dtype in ('float32', 'bfloat16')
     )
+    conv = ops.Conv(5, 3, up='nearest', dtype=jnp.bfloat16)
     error = lambda y: float(jnp.std(y.astype(jnp.float32) - exact))
     assert error(conv.apply({'params': {'kernel': kernel}}, x)) < 1.1 * error(rounded)
 

@@ -22,10 +22,15 @@ def has_few_images(x: Array) -> bool:
     return not isinstance(images, int) or images < _BATCH * devices.value
 
 
+def are_filled(x: Array) -> bool:
+    """Whether `x` is for a TPU, of sizes that are known, and has images to fill its registers."""
+    sizes_are_known = all(isinstance(size, int) for size in x.shape)
+    return platform() == 'tpu' and sizes_are_known and not has_few_images(x)
+
+
 def together(x: Array, width: int | None = None, channels: int | None = None) -> int:
     """How many columns of `x` are to be one, 1 or 2; or of another image of the same batch."""
-    sizes_are_known = all(isinstance(size, int) for size in x.shape)
-    if platform() != 'tpu' or not sizes_are_known or has_few_images(x):
+    if not are_filled(x):
         return 1
     width, channels = width or x.shape[2], channels or x.shape[3]
     return 2 if channels == _LANES // 2 and width % 2 == 0 else 1

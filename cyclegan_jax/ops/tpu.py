@@ -122,10 +122,7 @@ def pixel_in_advance(convolve: Callable, x: Array, kernel: Array) -> Array | Non
     nothing: on other platforms, for few images, for those that are not much larger than a window.
     """
     side = 2 * kernel.shape[0]  # of a part whose middle sees none of its rims
-    sizes_are_known = all(isinstance(size, int) for size in x.shape)
-    if platform() != 'tpu' or not sizes_are_known or min(x.shape[1:3]) < _PARTS * side:
-        return None
-    if lanes.has_few_images(x):  # 18.6, not 18.4
+    if not lanes.are_filled(x) or min(x.shape[1:3]) < _PARTS * side:  # few images: 18.6, not 18.4
         return None
     together = lanes.together(x)
     # Even, as strides want it and columns that are together.
