@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from jax.sharding import NamedSharding, PartitionSpec
 
 from cyclegan_jax import ops
 from cyclegan_jax.networks import make_generator
@@ -72,7 +73,15 @@ def expected(size, stride, padding, inputs, outputs):
 
 @pytest.fixture(
     scope='module',
-    params=['cpu', 'cpu, arrays beyond its cache', 'another', 'gpu', 'tpu, many images', 'tpu'],
+    params=[
+        'cpu',
+        'cpu, arrays beyond its cache',
+        'another',
+        'gpu',
+        'tpu, many images',
+        'tpu, half of the lanes',
+        'tpu',
+    ],
 )
 def form(request):
     """The forms of a convolution, and of its gradients, that a platform can get."""
@@ -82,7 +91,8 @@ def form(request):
         if special == 'arrays beyond its cache':
             patch.setattr(cpu, '_QUICK_VALUES', 0)
         elif special == 'many images':
-            patch.setattr(lanes, '_BATCH', 1)
+            patch.setattr(lanes, '_ROWS', 1)
+        if platform == 'tpu' and special:
             patch.setattr(lanes, '_LANES', 10)  # so that images of 5 channels are folded
         yield
     jax.clear_caches()
@@ -258,17 +268,24 @@ def worst_images():
 
 
 @pytest.mark.parametrize(
-    ('platform', 'columns', 'is_known'),
-    [('gpu', 1, False), ('tpu', 1, False), ('tpu', 2, False), ('tpu', 1, True), ('tpu', 2, True)],
+    ('platform', 'columns', 'strips', 'is_known'),
+    [
+        ('gpu', 1, 1, False),
+        ('tpu', 1, 1, False),
+        ('tpu', 2, 1, True),
+        ('tpu', 1, 4, True),
+        ('tpu', 2, 8, False),
+    ],
 )
 @pytest.mark.parametrize('name', worst_images())
-def test_the_variance_is_exact_in_the_worst_case(name, platform, columns, is_known):
+def test_the_variance_is_exact_in_the_worst_case(name, platform, columns, strips, is_known):
     x = worst_images()[name].astype(np.float32)
+    folds = lanes.Folds(columns, strips)
     near = jnp.full((1, 1, 1, 1), x[32, 24]) if is_known else None
-    statistics = jax.jit(functools.partial(norm._in_one_pass, columns=columns))
+    statistics = jax.jit(functools.partial(norm._in_one_pass, folds=folds))
     with ops.target(platform):
-        mean, variance = statistics(lanes.fold(x[None, :, :, None], columns), near)
-    assert mean.shape == variance.shape == (1, 1, 1, columns)
+        mean, variance = statistics(lanes.fold(x[None, :, :, None], *folds), near)
+    assert mean.shape == variance.shape == (strips, 1, 1, columns)
     lost = columns * x.size * 2**-22 if name == 'what is measured from' else 2**-19
     np.testing.assert_allclose(variance, np.var(x, dtype=np.float64), rtol=lost)
     rounding = 2**-22 * np.abs(x).max()
@@ -288,7 +305,7 @@ LAYERS = [
 ]
 
 
-def a_layers(fields, images, parts=12):
+def a_layers(fields, images, parts=8):
     """Its images, so many windows a side and two columns more; and its kernel."""
     size = fields['kernel']
     return arrays((images, parts * size, parts * size + 2, 5), (size, size, 5, 5))
@@ -434,28 +451,29 @@ def test_initial_weights_have_the_references_spread():
     assert not variables['params']['bias'].any()
 
 
-@pytest.mark.parametrize(('images', 'devices', 'seen'), [(1, 1, 8), (8, 1, 8), (8, 8, 64)])
-def test_a_tpu_that_has_few_images_gets_them_in_strips(images, devices, seen):
-    """How many images its convolution sees. (That the numbers are the same, is tested above.)"""
-    x, kernel = arrays((images, 22, 22, 8), (7, 7, 8, 3))
-    with ops.target('tpu'), ops.devices(devices):
-        text = jax.jit(lambda x, kernel: ops.conv(x, kernel, 1, ((0, 0), (0, 0)))).lower(x, kernel)
-    assert re.findall(r'stablehlo.convolution.*: \(tensor<(\d+)x', text.as_text()) == [str(seen)]
-
-
-@pytest.mark.parametrize(('images', 'halves'), [(8, False), (7, True)])
-def test_a_tpu_that_has_many_images_convolves_none_of_64_channels(images, halves):
-    """Two of their columns are one of 128."""
+@pytest.mark.parametrize(
+    ('images', 'devices', 'size', 'seen'),
+    [(1, 1, 64, 8), (3, 1, 64, 24), (8, 8, 64, 64), (8, 1, 32, 8), (1, 1, 36, 1)],
+)
+def test_a_tpu_sees_eight_images_or_strips_of_fewer(images, devices, size, seen):
+    """All layers do; two columns of 64 channels are one of 128; each device has its own strips."""
     generator = make_generator(3, num_blocks=1)
-    x = jnp.zeros((images, 32, 32, 3))
+    x = jnp.zeros((images, size, size, 3))
     params = jax.eval_shape(generator.init, jax.random.key(0), x)
-    with ops.target('tpu'):
-        text = jax.jit(lambda params, x: generator.apply(params, x)).lower(params, x).as_text()
+    split = NamedSharding(jax.make_mesh((devices,), ('batch',)), PartitionSpec('batch'))
+    forward = jax.jit(lambda params, x: generator.apply(params, x), in_shardings=(None, split))
+    with ops.target('tpu'), ops.devices(devices):
+        lowered = forward.lower(params, x)
     shapes = re.findall(
-        r'stablehlo.convolution.*: \(tensor<(\S+)xf32>, .*-> tensor<(\S+)xf32>', text
+        r'stablehlo.convolution.*: \(tensor<(\d+)x(\S+)xf32>, .*-> tensor<(\S+)xf32>',
+        lowered.as_text(),
     )
     assert len(shapes) >= 7  # those that are alike are written once
-    assert any(shape.endswith('x64') for pair in shapes for shape in pair) == halves
+    assert {int(batch) for batch, *_ in shapes} == {seen}
+    halves = any(shape.endswith('x64') for _, *pair in shapes for shape in pair)
+    assert halves == (seen < 8)
+    if devices > 1:
+        assert not re.search('all-|collective-', lowered.compile().as_text())
 
 
 @pytest.mark.parametrize('platform', ['cpu', 'cuda', 'tpu', 'every'])

@@ -56,13 +56,16 @@ conv.defvjp(_conv_fwd, _conv_bwd)
 
 def reflect_conv(x: Array, kernel: Array) -> Array:
     """Convolution of an odd window, behind a reflection pad that keeps the size of `x`."""
-    if tpu.takes_rims_apart(x, kernel):
-        return tpu.reflect_convolve(x, kernel)
     width = kernel.shape[0] // 2
+    strips = lanes.strips(x, lapped=width)
+    x = lanes.fold(x, strips=strips)
+    if tpu.takes_rims_apart(x, kernel):
+        return lanes.unfold(tpu.reflect_convolve(x, kernel, strips), strips=strips)
     # Columns that belong together stay so: the pad has some more, for which the kernel has zeros.
     more = -width % lanes.together(x)
     kernel = jnp.pad(kernel, ((0, 0), (more, more), (0, 0), (0, 0)))
-    return conv(mirror(x, width, width + more), kernel, 1, ((0, 0), (0, 0)))
+    y = conv(mirror(x, width, width + more, strips), kernel, 1, ((0, 0), (0, 0)))
+    return lanes.unfold(y, strips=strips)
 
 
 @jax.custom_vjp

@@ -1,10 +1,17 @@
-"""Images of 64 channels on a TPU, two neighbouring columns as one.
+"""How images fill a TPU's registers, which hold 8 rows of 128 lanes.
 
-Channels lie along the 128 lanes of a TPU's registers. 64 leave half of them empty: to read such an
-image takes as long as one of 128 channels, and a product of matrices is half of nothing. So
-operations there fold what they take, and unfold what they return; where one follows another,
-XLA drops both.
+Images lie along the rows, channels along the lanes. Fewer than eight images would be cut up by the
+compiler, along the width and for each convolution anew, and what lies between is copied; so each
+is cut along its height into strips, which are a batch. 64 channels leave half of the lanes empty:
+to read such an image takes as long as one of 128, and a product of matrices is half of nothing; so
+two neighbouring columns are one.
+
+Operations on a TPU fold what they take, and unfold what they return; where one follows another, XLA
+drops both.
 """
+
+import math
+from typing import NamedTuple
 
 import jax
 
@@ -12,20 +19,31 @@ from cyclegan_jax.ops.platform import devices, platform
 
 Array = jax.Array
 
+_ROWS = 8
 _LANES = 128
-_BATCH = 8  # images that fill a register's other side
 
 
-def has_few_images(x: Array) -> bool:
-    """Whether a device's share of a batch leaves it for the compiler to cut images up."""
-    images = x.shape[0]  # which an exported program may leave open
-    return not isinstance(images, int) or images < _BATCH * devices.value
+class Folds(NamedTuple):
+    """How an array is folded: so many columns are one, an image is cut into so many strips."""
+
+    columns: int = 1
+    strips: int = 1
+
+
+def strips(x: Array, lapped: int = 0) -> int:
+    """How many strips an image is to be cut into, each of more rows than are lapped; 1: none.
+
+    (n, h, w, c), or a device's share of n. Those of all images are a multiple of eight.
+    """
+    if not _is_for_tpu(x) or _images(x) >= _ROWS:
+        return 1
+    count = _ROWS // math.gcd(_images(x), _ROWS)
+    return count if x.shape[1] % count == 0 and x.shape[1] // count > lapped else 1
 
 
 def are_filled(x: Array) -> bool:
     """Whether `x` is for a TPU, of sizes that are known, and has images to fill its registers."""
-    sizes_are_known = all(isinstance(size, int) for size in x.shape)
-    return platform() == 'tpu' and sizes_are_known and not has_few_images(x)
+    return _is_for_tpu(x) and _images(x) >= _ROWS
 
 
 def together(x: Array, width: int | None = None, channels: int | None = None) -> int:
@@ -36,13 +54,26 @@ def together(x: Array, width: int | None = None, channels: int | None = None) ->
     return 2 if channels == _LANES // 2 and width % 2 == 0 else 1
 
 
-def fold(x: Array, columns: int) -> Array:
-    """(n, h, w, c) to (n, h, w / columns, columns c)."""
+def fold(x: Array, columns: int = 1, strips: int = 1) -> Array:
+    """(n, h, w, c) to (n strips, h / strips, w / columns, columns c)."""
     n, height, width, channels = x.shape
-    return x.reshape(n, height, width // columns, columns * channels) if columns > 1 else x
+    if columns == strips == 1:  # of sizes that may be unknown
+        return x
+    return x.reshape(n * strips, height // strips, width // columns, columns * channels)
 
 
-def unfold(x: Array, columns: int) -> Array:
+def unfold(x: Array, columns: int = 1, strips: int = 1) -> Array:
     """Undoes `fold`."""
     n, height, width, channels = x.shape
-    return x.reshape(n, height, width * columns, channels // columns) if columns > 1 else x
+    if columns == strips == 1:
+        return x
+    return x.reshape(n // strips, height * strips, width * columns, channels // columns)
+
+
+def _is_for_tpu(x: Array) -> bool:
+    """Sizes that an exported program leaves open have the plain forms."""
+    return platform() == 'tpu' and all(isinstance(size, int) for size in x.shape)
+
+
+def _images(x: Array) -> int:
+    return x.shape[0] // devices.value

@@ -30,8 +30,10 @@ def instance_norm(x: Array, slope: float = 1.0, near: Array | None = None) -> Ar
     near: (n, 1, 1, c), what statistics are measured from, where it is known before `x`; without
     it, a pixel of `x`. It must be as near the others as one of them.
     """
-    columns = lanes.together(x)
-    return lanes.unfold(_norm(lanes.fold(x, columns), near, slope, columns), columns)
+    strips = lanes.strips(x)
+    x = lanes.fold(x, strips=strips)
+    folds = lanes.Folds(lanes.together(x), strips)
+    return lanes.unfold(_norm(lanes.fold(x, folds.columns), near, slope, folds), *folds)
 
 
 class InstanceNorm(nn.Module):
@@ -49,19 +51,19 @@ class InstanceNorm(nn.Module):
         if given := self.get_variable('statistics', 'of_picture'):
             return _normalise(x, *given, self.slope)
         if self.is_mutable_collection('statistics') and not self.is_initializing():
-            self.put_variable('statistics', 'of_picture', _statistics(x, near, 1))
+            self.put_variable('statistics', 'of_picture', _statistics(x, near, lanes.Folds()))
         return instance_norm(x, self.slope, near)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
-def _norm(x, near, slope, columns):
-    return _forward(x, near, slope, columns)[0]
+def _norm(x, near, slope, folds):
+    return _forward(x, near, slope, folds)[0]
 
 
 # `x` is folded already: XLA would unfold what a function that is called twice does inside.
 @functools.partial(jax.jit, static_argnums=(2, 3))
-def _forward(x, near, slope, columns):
-    mean, scale = _statistics(x, near, columns)
+def _forward(x, near, slope, folds):
+    mean, scale = _statistics(x, near, folds)
     return _normalise(x, mean, scale, slope), (x, near, mean, scale)
 
 
@@ -73,7 +75,7 @@ def _normalise(x, mean, scale, slope):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def _backward(slope, columns, residuals, gradient):
+def _backward(slope, folds, residuals, gradient):
     x, near, mean, scale = residuals
     y = (x.astype(jnp.float32) - mean) * scale
     gradient = gradient.astype(jnp.float32)
@@ -82,7 +84,7 @@ def _backward(slope, columns, residuals, gradient):
         is_kept = y >= 0 if slope else y > 0
         gradient = jnp.where(is_kept, gradient, slope * gradient)
     mean_gradient, mean_product = (
-        _of_channels(mean, columns) for mean in _means(gradient, gradient * y)
+        _of_channels(mean, folds) for mean in _means(gradient, gradient * y)
     )
     x_gradient = scale * (gradient - mean_gradient - y * mean_product)
     return x_gradient.astype(x.dtype), jax.tree.map(jnp.zeros_like, near)
@@ -91,21 +93,24 @@ def _backward(slope, columns, residuals, gradient):
 _norm.defvjp(_forward, _backward)
 
 
-def _statistics(x: Array, near: Array | None, columns: int) -> tuple[Array, Array]:
+def _statistics(x: Array, near: Array | None, folds: lanes.Folds) -> tuple[Array, Array]:
     """Mean and 1 / standard deviation of each channel of each image, float32, (n, 1, 1, c).
 
-    columns: how many are folded in `x`. A channel's numbers are then there as often.
+    folds: of `x`. A channel's numbers are then there for each strip, and for each column.
 
     E[x^2] - E[x]^2 cancels badly on flat images; neither form does.
     """
-    on_cpu = lambda x, near, columns: _in_two_passes(x)  # where nothing is folded
-    mean, variance = by_platform(_in_one_pass, x, near, cpu=on_cpu, static={'columns': columns})
+    on_cpu = lambda x, near, folds: _in_two_passes(x)  # where nothing is folded
+    mean, variance = by_platform(_in_one_pass, x, near, cpu=on_cpu, static={'folds': folds})
     return mean, lax.rsqrt(variance + _EPSILON)
 
 
-def _of_channels(means: Array, columns: int) -> Array:
-    """The mean of a channel's `columns`, 1 or 2, at the place of each: (n, 1, 1, columns c)."""
-    return (means + jnp.roll(means, means.shape[3] // 2, 3)) / 2 if columns > 1 else means
+def _of_channels(means: Array, folds: lanes.Folds) -> Array:
+    """The mean of a channel's strips and columns, 1 or 2, at the place of each."""
+    if folds.strips > 1:
+        means = jnp.mean(means.reshape(-1, folds.strips, *means.shape[1:]), 1)
+        means = jnp.repeat(means, folds.strips, 0)
+    return (means + jnp.roll(means, means.shape[3] // 2, 3)) / 2 if folds.columns > 1 else means
 
 
 def _in_two_passes(x: Array) -> tuple[Array, Array]:
@@ -114,7 +119,7 @@ def _in_two_passes(x: Array) -> tuple[Array, Array]:
     return mean, *_at_once(jnp.square(x - mean))
 
 
-def _in_one_pass(x: Array, near: Array | None, columns: int) -> tuple[Array, Array]:
+def _in_one_pass(x: Array, near: Array | None, folds: lanes.Folds) -> tuple[Array, Array]:
     """Mean and variance, where reading `x` is what takes the time.
 
     All is measured from `near`, or from the pixel in the middle. The square of a pixel's distance
@@ -124,28 +129,36 @@ def _in_one_pass(x: Array, near: Array | None, columns: int) -> tuple[Array, Arr
     float32 images to memory once more: 75 GB a step, not 65.)
     """
     if near is None:
-        middle, pixels = (_middle(x, size, columns) for size in ((1, 1), x.shape[1:3]))
+        middle, pixels = (_middle(x, size, folds) for size in ((1, 1), x.shape[1:3]))
     else:
-        middle = pixels = jnp.concatenate([near.astype(jnp.float32)] * columns, axis=3)
+        middle = pixels = _everywhere(near.astype(jnp.float32), folds)
     away = x.astype(jnp.float32) - pixels
-    away, square = (_of_channels(y, columns) for y in _by_rows(away, jnp.square(away)))
+    away, square = (_of_channels(y, folds) for y in _by_rows(away, jnp.square(away)))
     return middle + away, jnp.maximum(square - jnp.square(away), 0)
 
 
-def _middle(x: Array, size: tuple[int, int], columns: int) -> Array:
-    """The pixel in the middle, float32, repeated to (n, *size, columns c)."""
-    static = {'size': size, 'columns': columns}
+def _middle(x: Array, size: tuple[int, int], folds: lanes.Folds) -> Array:
+    """The pixel in the middle of each image, float32, repeated to (n strips, *size, columns c)."""
+    static = {'size': size, 'folds': folds}
     return by_platform(_slice, x, cuda=_gather, static=static).astype(jnp.float32)
 
 
-def _slice(x: Array, size: tuple[int, int], columns: int) -> Array:
-    row, column = (side // 2 for side in x.shape[1:3])
-    pixel = x[:, row : row + 1, column : column + 1, : x.shape[3] // columns]
-    pixel = jnp.concatenate([pixel] * columns, axis=3)
-    return jnp.broadcast_to(pixel, (x.shape[0], *size, x.shape[3]))
+def _slice(x: Array, size: tuple[int, int], folds: lanes.Folds) -> Array:
+    row, column = x.shape[1] // 2, x.shape[2] // 2
+    strip = folds.strips // 2
+    if strip:  # strips are an even number, and the middle is where the second half begins
+        row = 0
+    pixel = x[:, row : row + 1, column : column + 1, : x.shape[3] // folds.columns]
+    pixel = pixel.reshape(-1, folds.strips, *pixel.shape[1:])[:, strip]
+    return jnp.broadcast_to(_everywhere(pixel, folds), (x.shape[0], *size, x.shape[3]))
 
 
-def _gather(x: Array, size: tuple[int, int], columns: int) -> Array:
+def _everywhere(pixel: Array, folds: lanes.Folds) -> Array:
+    """At the place of each strip and column: (n, 1, 1, c) to (n strips, 1, 1, columns c)."""
+    return jnp.concatenate([jnp.repeat(pixel, folds.strips, 0)] * folds.columns, axis=3)
+
+
+def _gather(x: Array, size: tuple[int, int], folds: lanes.Folds) -> Array:
     """Read where it is used on a GPU; a slice is a kernel of its own. Nothing is folded there."""
     places = (jnp.full(size, side // 2) for side in x.shape[1:3])
     return x.at[:, *places].get(mode='promise_in_bounds')

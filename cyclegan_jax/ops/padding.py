@@ -1,4 +1,7 @@
-"""Reflection pads, and their adjoint, which XLA derives as a chain of slices and sums."""
+"""What lies beyond the sides of images and of strips, and the adjoints.
+
+XLA derives the adjoint of a reflection pad as a chain of slices and sums; here it is written out.
+"""
 
 import functools
 
@@ -17,8 +20,14 @@ def reflect_pad(x: Array, width: int) -> Array:
     return mirror(x, width, width)
 
 
-def mirror(x: Array, rows: int, columns: int) -> Array:
-    """As `reflect_pad`, by so many rows above and below, and columns at the left and right."""
+def mirror(x: Array, rows: int, columns: int, strips: int = 1) -> Array:
+    """As `reflect_pad`, by so many rows above and below, and columns at the left and right.
+
+    strips: how many each image is cut into. Only its first is then mirrored above, only its last
+    below; others get the rows of their neighbours.
+    """
+    if strips > 1:
+        x, rows = lap(x, rows, rows, strips, mirrored=True), 0
     together = lanes.together(x)
     if not columns or columns % together:
         together = 1
@@ -104,3 +113,63 @@ def add_rims(x: Array, near: Array, far: Array, axis: int) -> Array:
         pads[axis] = (place, size - width - place)
         x = x + jnp.pad(jnp.flip(rim, axis), pads)
     return x
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3, 4))
+def lap(x: Array, above: int, below: int, strips: int, mirrored: bool = False) -> Array:
+    """So many rows of the strips above and below: (n s, h, w, c) to (n s, above + h + below, w, c).
+
+    Where an image ends there are zeros, or what `mirrored` asks for.
+    """
+    columns = lanes.together(x)
+    x = lanes.fold(x, columns)
+    first, last = (
+        (jnp.flip(x[:, 1 : above + 1], 1), jnp.flip(x[:, -1 - below : -1], 1))
+        if mirrored
+        else (None, None)
+    )
+    rows = [
+        _to_the_next(x[:, x.shape[1] - above :], strips, 1, first),
+        x,
+        _to_the_next(x[:, :below], strips, -1, last),
+    ]
+    return lanes.unfold(jnp.concatenate(rows, axis=1), columns)
+
+
+def _lap_fwd(x, above, below, strips, mirrored):
+    return lap(x, above, below, strips, mirrored), ()
+
+
+def _lap_bwd(above, below, strips, mirrored, _, gradient):
+    columns = lanes.together(gradient)
+    y = lanes.fold(gradient, columns)
+    end = y.shape[1] - below
+    x = add_lapped(y[:, above:end], y[:, :above], y[:, end:], strips, mirrored)
+    return (lanes.unfold(x, columns),)
+
+
+lap.defvjp(_lap_fwd, _lap_bwd)
+
+
+def add_lapped(x: Array, above: Array, below: Array, strips: int, mirrored: bool) -> Array:
+    """The adjoint of `lap`: what lies above and below strips of `x` is added where it came from."""
+    height = x.shape[1]
+    if strips > 1:
+        for rows, by, place in ((above, -1, height - above.shape[1]), (below, 1, 0)):
+            pads = (place, height - place - rows.shape[1])
+            x = x + jnp.pad(_to_the_next(rows, strips, by), ((0, 0), pads, (0, 0), (0, 0)))
+        strip = jnp.arange(x.shape[0])[:, None, None, None] % strips
+        above, below = jnp.where(strip == 0, above, 0), jnp.where(strip == strips - 1, below, 0)
+    return add_rims(x, above, below, 1) if mirrored else x
+
+
+def _to_the_next(x: Array, strips: int, by: int, ends: Array | None = None) -> Array:
+    """Rows of each strip at the next, for `by` 1, or at the one before, for -1.
+
+    What none comes to has its own of `ends`, or zeros.
+    """
+    shape = x.shape
+    x = x.reshape(shape[0] // strips, strips, *shape[1:])
+    ends = jnp.zeros_like(x) if ends is None else ends.reshape(x.shape)
+    rows = [ends[:, :1], x[:, :-1]] if by == 1 else [x[:, 1:], ends[:, -1:]]
+    return jnp.concatenate(rows, axis=1).reshape(shape)

@@ -13,16 +13,11 @@ import jax.numpy as jnp
 from jax import lax
 
 from cyclegan_jax.ops import cpu, lanes
-from cyclegan_jax.ops.padding import add_mirrored, add_rims, reflect_pad
-from cyclegan_jax.ops.platform import platform
+from cyclegan_jax.ops.padding import add_lapped, add_mirrored, add_rims, lap, mirror
 
 Array = jax.Array
 
 _TILE = 4  # output pixels a side that are computed as channels
-# The compiler cuts the width of few images into eight, and copies the columns that windows share
-# seven times; so it is given as many strips, cut along the height.
-_STRIPS = 8
-
 _PARTS = 4  # along each side of an image, of which one may be computed twice
 
 _UNPADDED = ((0, 0), (0, 0))
@@ -30,17 +25,19 @@ _UNPADDED = ((0, 0), (0, 0))
 
 def convolve(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Array:
     """Equals `cpu.plain`: 3.0, not 8.7, for 7x7 from 64 to 3 channels without padding."""
-    if any(not isinstance(size, int) for size in x.shape):  # an exported program leaves it open
+    above, below = padding[0][0], max(kernel.shape[0] - stride - padding[0][0], 0)
+    strips = lanes.strips(x, lapped=max(above, below))
+    if strips > 1:
+        height = _output(x.shape[1], kernel.shape[0], stride, padding[0])
+        if x.shape[1] == stride * height and height % strips == 0:
+            x = lap(lanes.fold(x, strips=strips), above, below, strips)
+            y = convolve(x, kernel, stride, ((0, 0), padding[1]))
+            return lanes.unfold(y, strips=strips)
+    if not lanes.are_filled(x):
         return cpu.plain(x, kernel, stride, padding)
-    if not _is_wide(kernel, stride):
-        return _by_columns(x, kernel, stride, padding)
-    form = _by_tiles if kernel.shape[3] < kernel.shape[2] else _by_columns
-    if not lanes.has_few_images(x):
-        return form(x, kernel, 1, padding)
-    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
-    y = form(_strips(x, kernel.shape[0]), kernel, 1, _UNPADDED)
-    y = y.reshape(x.shape[0], -1, *y.shape[2:])
-    return y[:, : x.shape[1] - kernel.shape[0] + 1]
+    if _is_wide(kernel, stride) and kernel.shape[3] < kernel.shape[2]:
+        return _by_tiles(x, kernel, 1, padding)
+    return _by_columns(x, kernel, stride, padding)
 
 
 def gradients(
@@ -60,25 +57,25 @@ def gradients(
 
 
 def takes_rims_apart(x: Array, kernel: Array) -> bool:
-    """Whether `reflect_convolve` is the form for `x`. Few images take longer: 21.6, not 18.4."""
-    return platform() == 'tpu' and kernel.shape[0] == 3 and not lanes.has_few_images(x)
+    """Whether `reflect_convolve` is the form for `x`."""
+    return lanes.are_filled(x) and kernel.shape[0] == 3
 
 
-@jax.custom_vjp
-def reflect_convolve(x: Array, kernel: Array) -> Array:
-    """A 3x3 convolution behind a reflection pad, with a gradient of its own."""
-    return _reflect_fwd(x, kernel)[0]
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+def reflect_convolve(x: Array, kernel: Array, strips: int) -> Array:
+    """A 3x3 convolution behind a reflection pad of what was strips, with a gradient of its own."""
+    return _reflect_fwd(x, kernel, strips)[0]
 
 
-@jax.jit
-def _reflect_fwd(x, kernel):
-    padded = reflect_pad(x, 1)
+@functools.partial(jax.jit, static_argnums=2)
+def _reflect_fwd(x, kernel, strips):
+    padded = mirror(x, 1, 1, strips)
     return convolve(padded, kernel, 1, _UNPADDED), (padded, kernel)
 
 
-@jax.jit
-def _reflect_bwd(residuals, gradient):
-    """What comes of each rim is computed apart, and added where it is mirrored.
+@functools.partial(jax.jit, static_argnums=0)
+def _reflect_bwd(strips, residuals, gradient):
+    """What comes of each rim is computed apart, and added where it was taken from.
 
     So a convolution writes the gradient of `x` as it is; the compiler lets it add the rims, and
     take the sums that the norm before wants. Cut from that of a padded image it is written twice
@@ -92,7 +89,8 @@ def _reflect_bwd(residuals, gradient):
     right = convolve(gradient[:, :, -1:], flipped[:, :1], 1, ((1, 1), (0, 0)))
     x_gradient = convolve(gradient, flipped, 1, ((1, 1), (1, 1)))
     above, below = (add_mirrored(rim, 1, 2) for rim in (above, below))
-    x_gradient = add_rims(add_rims(x_gradient, above, below, 1), left, right, 2)
+    x_gradient = add_lapped(x_gradient, above, below, strips, mirrored=True)
+    x_gradient = add_rims(x_gradient, left, right, 2)
     return x_gradient, gradients(padded, kernel, gradient, stride=1, padding=_UNPADDED)[1]
 
 
@@ -100,18 +98,24 @@ reflect_convolve.defvjp(_reflect_fwd, _reflect_bwd)
 
 
 def up_convolve(x: Array, kernel: Array) -> Array:
-    """`cpu.plain_up`, two columns of its output at once where these are few channels."""
-    together = lanes.together(x, 2 * x.shape[2], kernel.shape[3])
-    if together == 1:
-        return cpu.plain_up(x, kernel)
-    # Both columns see the same of `x`, and between its columns zeros, which are left out.
+    """Equals `cpu.plain_up`."""
     size = kernel.shape[0]
-    kernel = _side_by_side(kernel, 1, (1, together))[:, size // 2 % 2 :: 2]
-    columns = size // 4, kernel.shape[1] - 1 - size // 4
+    rows = columns = size // 2, 2
+    strips = lanes.strips(x, lapped=1)
+    if strips > 1:
+        above = size // 2 - 1  # 3x3 sees the next row alone
+        x = lap(lanes.fold(x, strips=strips), above, 1, strips)
+        rows = rows[0] - 2 * above, 0  # so that no more is computed than the strip's own
+    together = lanes.together(x, 2 * x.shape[2], kernel.shape[3])
+    if together > 1:
+        # Both columns of the output see the same of `x`, and between its columns zeros: left out.
+        kernel = _side_by_side(kernel, 1, (1, together))[:, size // 2 % 2 :: 2]
+        columns = size // 4, kernel.shape[1] - 1 - size // 4
+    dilation = 2, 2 // together
     y = lax.conv_general_dilated(
-        x, kernel, (1, 1), ((size // 2, 2), columns), lhs_dilation=(2, 1), **cpu.LAYOUT
+        x, kernel, (1, 1), (rows, columns), lhs_dilation=dilation, **cpu.LAYOUT
     )
-    return lanes.unfold(y, together)
+    return lanes.unfold(y, together, strips)
 
 
 def pixel_in_advance(convolve: Callable, x: Array, kernel: Array) -> Array | None:
@@ -119,10 +123,11 @@ def pixel_in_advance(convolve: Callable, x: Array, kernel: Array) -> Array | Non
 
     A norm that measures from it does not wait for the image, so the compiler lets the convolution
     take the norm's sums, too: 37.7, not 40.6, for a generator's gradient. None where that gains
-    nothing: on other platforms, for few images, for those that are not much larger than a window.
+    nothing: on other platforms, for few images (8.0, not 7.6, for one's gradient in strips), for
+    those that are not much larger than a window.
     """
     side = 2 * kernel.shape[0]  # of a part whose middle sees none of its rims
-    if not lanes.are_filled(x) or min(x.shape[1:3]) < _PARTS * side:  # few images: 18.6, not 18.4
+    if not lanes.are_filled(x) or min(x.shape[1:3]) < _PARTS * side:
         return None
     together = lanes.together(x)
     # Even, as strides want it and columns that are together.
@@ -137,18 +142,6 @@ def pixel_in_advance(convolve: Callable, x: Array, kernel: Array) -> Array | Non
 def _is_wide(kernel: Array, stride: int) -> bool:
     """Whether a layer is between images and features: a large window, few channels."""
     return stride == 1 and kernel.shape[0] == 7 and min(kernel.shape[2:]) <= 4
-
-
-def _strips(x: Array, size: int) -> Array:
-    """Few images as a batch of strips, which overlap by what a window of this size needs.
-
-    (n, h + size - 1, w, c) to (8 n, h' + size - 1, w, c) where 8 h' is h, or a little more.
-    """
-    _, height, width, channels = x.shape
-    rows = -(-(height - size + 1) // _STRIPS)
-    x = jnp.pad(x, ((0, 0), (0, _STRIPS * rows + size - 1 - height), (0, 0), (0, 0)))
-    strips = [x[:, i * rows : (i + 1) * rows + size - 1] for i in range(_STRIPS)]
-    return jnp.stack(strips, axis=1).reshape(-1, rows + size - 1, width, channels)
 
 
 def _by_columns(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Array:
