@@ -17,8 +17,9 @@ from cyclegan_jax.train_state import TrainState
 
 # So many pixels of a batch keep a CPU busy.
 _PAIRED_PIXELS = 256 * 256
-# On a CPU: less of the compiler's time, and the same bits. A step on many pixels may be slower.
+# On a CPU, less of the compiler's time. A step has the same bits; one on many pixels may be slower.
 _QUICKLY = {'xla_backend_optimization_level': 1}
+_FOR_ONCE = {'xla_backend_optimization_level': 0}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -131,7 +132,7 @@ def make_program(
             domain: jax.ShapeDtypeStruct(shape, pixels[domain].dtype, sharding=split)
             for domain, shape in image_shapes.items()
         },
-        create=jax.jit(create, out_shardings=places, compiler_options=_QUICKLY if quick else None),
+        create=jax.jit(create, out_shardings=places, compiler_options=_FOR_ONCE if quick else None),
         step=jax.jit(
             step,
             donate_argnums=0,
