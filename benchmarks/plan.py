@@ -21,17 +21,20 @@ _FREE = {'parameter', 'constant', 'tuple', 'get-tuple-element', 'bitcast', 'afte
 _PART = {'slice', 'dynamic-slice', 'gather'}  # they read no more than they write
 
 
-_WORKS = ('train_step', 'generator', 'generator_gradient')
+_WORKS = ('train_step', 'generator', 'generator_gradient', 'discriminator_gradient')
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """What is to be compiled, and what is to be told of it."""
     add, number = parser.add_argument, measure.whole_number
-    add('--what', default='train_step', choices=_WORKS, help='a generator alone is much quicker')
+    add('--what', default='train_step', choices=_WORKS, help='a network alone is much quicker')
     add('--size', type=number, default='256', metavar='N', help='side of the images')
     add('--batch-per-chip', type=number, default='1', metavar='N', help='images of each domain')
     add('--width', type=number, default='64', metavar='N', help='channels of the first layer')
     add('--blocks', type=number, default='9', metavar='N', help='residual blocks')
+    add('--kind', default='resnet', choices=('resnet', 'unet'), help='config.generator.kind')
+    choices = ('transpose', 'nearest', 'blur')
+    add('--upsample', default='transpose', choices=choices, help='config.generator.upsample')
     add('--dtype', default='bfloat16', choices=('float32', 'bfloat16'), help='of convolutions')
     add('--remat', action='store_true', help='config.generator.remat')
     add('--breakdown', action='store_true', help='also by layer and by kind of operation')
@@ -39,7 +42,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def facts(args: argparse.Namespace) -> dict[str, str | int]:
     """What was asked for, to be kept with the results."""
-    names = ('what', 'size', 'width', 'blocks', 'dtype', 'remat')
+    names = ('what', 'size', 'width', 'blocks', 'kind', 'upsample', 'dtype', 'remat')
     return {name: getattr(args, name) for name in names}
 
 
@@ -57,17 +60,21 @@ def lower(args: argparse.Namespace, devices: list) -> tuple:
 
     batch = args.batch_per_chip * len(devices)
     names = ('size', 'dtype', 'width', 'blocks', 'remat')
-    _, program = build_step(devices, batch=batch, **{n: getattr(args, n) for n in names})
+    generator = {'kind': args.kind, 'upsample': args.upsample}
+    fields = {name: getattr(args, name) for name in names}
+    _, program = build_step(devices, batch=batch, generator=generator, **fields)
     state = program.state
     with ops.target(devices[0].platform):
         if args.what == 'train_step':
             networks = state.generators, state.discriminators
             return program.step.lower(state, program.batch), networks
-        generator, params = program.networks.generators['a2b'], state.generators['a2b']
+        network, params = program.networks.generators['a2b'], state.generators['a2b']
+        if args.what == 'discriminator_gradient':
+            network, params = program.networks.discriminators['a'], state.discriminators['a']
         image = program.batch['a']
         image = jax.ShapeDtypeStruct(image.shape, jnp.float32, sharding=image.sharding)
-        function = lambda params, image: generator.apply({'params': params}, image)
-        if args.what == 'generator_gradient':
+        function = lambda params, image: network.apply({'params': params}, image)
+        if args.what.endswith('gradient'):
             forward = function
             function = jax.grad(lambda *args: jnp.mean(forward(*args)), (0, 1))
         return jax.jit(function).lower(params, image), params

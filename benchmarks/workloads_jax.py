@@ -5,8 +5,9 @@ import importlib.metadata
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 import flax.linen as nn
 import jax
@@ -93,15 +94,18 @@ def build_step(
     dtype: str = 'float32',
     remat: bool = False,
     accumulate: int = 1,
+    generator: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[Mesh, Program]:
     """The program of main.py on these devices, and their mesh.
+
+    generator: choices among what `config.generator` has, such as its kind.
 
     Raises:
       ValueError: the devices cannot share the batch, or the networks cannot take the images.
     """
     config = default.get_config()
     config.batch_size, config.dtype, config.accumulate = batch, dtype, accumulate
-    config.generator.update(width=width, num_blocks=blocks, remat=remat)
+    config.generator.update(width=width, num_blocks=blocks, remat=remat, **generator)
     config.discriminator.width = width
     mesh = sharding.make_mesh(batch, devices)
     checks.check_accumulate(config, mesh.size)
