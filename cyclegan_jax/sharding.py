@@ -14,6 +14,7 @@ import psutil
 from absl import logging
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
+from cyclegan_jax import ops
 from cyclegan_jax.errors import UserError
 
 Array = jax.Array
@@ -185,7 +186,8 @@ class Batched:
         gather = replicated if self._mesh.is_multi_process else split
         # Of a function of its own: what JAX keeps of one goes with it.
         jitted = jax.jit(lambda *args: self._function(*args), out_shardings=gather(self._mesh))
-        program = jitted.lower(*jax.tree.unflatten(tree, shapes)).compile()
+        with ops.devices(self._mesh.size):
+            program = jitted.lower(*jax.tree.unflatten(tree, shapes)).compile()
         memory = program.memory_analysis()
         if memory is None:
             return program, 0

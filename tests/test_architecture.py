@@ -54,7 +54,7 @@ ROOMS = {
     'abort': set(),
     'watch': {'abort'},
     'hosts': {'watch'},
-    'sharding': set(),
+    'sharding': {'ops'},
     'image_pool': set(),
     'losses': set(),
     'augmentation': set(),

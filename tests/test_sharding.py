@@ -6,7 +6,7 @@ import numpy as np
 import psutil
 import pytest
 
-from cyclegan_jax import sharding
+from cyclegan_jax import ops, sharding
 from cyclegan_jax.errors import UserError
 
 
@@ -69,19 +69,20 @@ def test_any_number_of_images_in_any_batches_gives_the_same(n, batch_size):
 
 
 def test_devices_share_a_batch_and_few_shapes_are_compiled():
+    """What is computed knows how many devices share it."""
     traced = []
 
     def function(params, images):
-        traced.append(images.shape[0])
+        traced.append((images.shape[0], ops.devices.value))
         return images
 
     batched = sharding.Batched(function, 30)  # rounded up to 32
     for n in range(1, 70):
         assert len(batched({}, numbers(n))) == n
-    assert sorted(traced) == [8, 16, 32]
+    assert sorted(traced) == [(8, 8), (16, 8), (32, 8)]
     traced.clear()
     sharding.Batched(function, 3)({}, numbers(4))
-    assert sorted(traced) == [3]  # no more devices than images in a batch
+    assert traced == [(3, 3)]  # no more devices than images in a batch
 
 
 def test_parameters_are_placed_once(monkeypatch):
