@@ -4,9 +4,10 @@
     python benchmarks/gpu_compile.py --card=h100 --what=generator_gradient
 
 The program is the one that main.py runs. jax's plug-in for CUDA compiles it, without a driver; a
-whole step takes a minute. It is planned without trying kernels out, which needs the card. Bytes are
-what each kernel reads and writes, as if nothing stayed in a cache; "memory alone" is the time that
-all but the convolutions would take at the card's published rate. These are plans, not times.
+whole step takes ten seconds or more. It is planned without trying kernels out, which needs the
+card. Bytes are what each kernel reads and writes, as if nothing stayed in a cache; "memory alone"
+is the time that all but the convolutions would take at the card's published rate. These are plans,
+not times.
 """
 
 import argparse

@@ -64,7 +64,7 @@ def lower(args: argparse.Namespace, devices: list) -> tuple:
     fields = {name: getattr(args, name) for name in names}
     _, program = build_step(devices, batch=batch, generator=generator, **fields)
     state = program.state
-    with ops.target(devices[0].platform):
+    with ops.target(devices[0].platform), ops.devices(len(devices)):
         if args.what == 'train_step':
             networks = state.generators, state.discriminators
             return program.step.lower(state, program.batch), networks

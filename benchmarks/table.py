@@ -123,6 +123,8 @@ def _plan_row(result: Mapping[str, Any]) -> list[str]:
 
     chip = result['device'] if 'card' in result else f'TPU {result["topology"]}'
     names = [chip, *(name for name in ('remat',) if result.get(name))]
+    usual = {'kind': 'resnet', 'upsample': 'transpose'}
+    names += [result[name] for name in usual if result.get(name, usual[name]) != usual[name]]
     names += [result['what']] if result.get('what', 'train_step') != 'train_step' else []
     return [
         ', '.join(names),

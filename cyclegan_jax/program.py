@@ -17,8 +17,9 @@ from cyclegan_jax.train_state import TrainState
 
 # So many pixels of a batch keep a CPU busy.
 _PAIRED_PIXELS = 256 * 256
-# On a CPU, less of the compiler's time. A step has the same bits; one on many pixels may be slower.
+# On a CPU: less of the compiler's time, and the same bits. A step on many pixels may be slower.
 _QUICKLY = {'xla_backend_optimization_level': 1}
+# What runs once, beside the step's compilation, need not be fast. Weights differ in the last bit.
 _FOR_ONCE = {'xla_backend_optimization_level': 0}
 
 

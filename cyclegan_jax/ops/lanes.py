@@ -30,15 +30,17 @@ class Folds(NamedTuple):
     strips: int = 1
 
 
-def strips(x: Array, lapped: int = 0) -> int:
-    """How many strips an image is to be cut into, each of more rows than are lapped; 1: none.
+def strips(x: Array, lapped: int = 0, height: int | None = None) -> int:
+    """How many strips each image is to be cut into, or another of the same batch.
 
-    (n, h, w, c), or a device's share of n. Those of all images are a multiple of eight.
+    A device's strips are then a multiple of eight. 1 where it has eight images, where the height is
+    no multiple, or where a strip has no more rows than are lapped.
     """
     if not _is_for_tpu(x) or _images(x) >= _ROWS:
         return 1
+    height = height or x.shape[1]
     count = _ROWS // math.gcd(_images(x), _ROWS)
-    return count if x.shape[1] % count == 0 and x.shape[1] // count > lapped else 1
+    return count if height % count == 0 and height // count > lapped else 1
 
 
 def are_filled(x: Array) -> bool:

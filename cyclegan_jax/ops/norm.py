@@ -106,7 +106,7 @@ def _statistics(x: Array, near: Array | None, folds: lanes.Folds) -> tuple[Array
 
 
 def _of_channels(means: Array, folds: lanes.Folds) -> Array:
-    """The mean of a channel's strips and columns, 1 or 2, at the place of each."""
+    """The mean over a channel's strips and its one or two columns, at the place of each."""
     if folds.strips > 1:
         means = jnp.mean(means.reshape(-1, folds.strips, *means.shape[1:]), 1)
         means = jnp.repeat(means, folds.strips, 0)
@@ -188,14 +188,15 @@ def _by_rows(*xs: Array) -> list[Array]:
 
 
 def _by_bands(*xs: Array) -> list[Array]:
-    """As `_by_rows`, by bands of rows, whose sum is part of what a GPU computes of the means.
+    """As `_by_rows`, but by at most 31 bands of rows.
 
-    Of fewer than 32 bands XLA makes no kernel of its own: 267 in place of 290 for a generator's
-    gradient. (Where gradients are summed, other kernels would be split.)
+    So few XLA adds up in the kernel that computes mean and scale: 267 kernels in place of 290 for a
+    generator's gradient, eight images. (Where gradients are summed, others would be split.)
     """
     n, height, width, channels = xs[0].shape
     bands = max(count for count in range(1, 32) if height % count == 0)
-    if bands < 8:  # too few for the cores of a GPU
+    # Fewer are too few for a GPU's cores; XLA then writes float32 images to memory.
+    if not isinstance(n, int) or n * bands < 24:
         return _by_rows(*xs)
     sums = lax.optimization_barrier(
         [jnp.sum(x.reshape(n, bands, -1, channels), 2, keepdims=True) for x in xs]

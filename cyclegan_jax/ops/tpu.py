@@ -34,9 +34,11 @@ def convolve(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Arra
             y = convolve(x, kernel, stride, ((0, 0), padding[1]))
             return lanes.unfold(y, strips=strips)
     if not lanes.are_filled(x):
+        if _is_wide(kernel, stride) and lanes.strips(x, kernel.shape[0] - 1, _filled(x)) > 1:
+            return _filled_up(x, kernel, padding)
         return cpu.plain(x, kernel, stride, padding)
     if _is_wide(kernel, stride) and kernel.shape[3] < kernel.shape[2]:
-        return _by_tiles(x, kernel, 1, padding)
+        return _by_tiles(x, kernel, padding)
     return _by_columns(x, kernel, stride, padding)
 
 
@@ -63,7 +65,7 @@ def takes_rims_apart(x: Array, kernel: Array) -> bool:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def reflect_convolve(x: Array, kernel: Array, strips: int) -> Array:
-    """A 3x3 convolution behind a reflection pad of what was strips, with a gradient of its own."""
+    """A 3x3 convolution behind a reflection pad of images in strips, with its own gradient."""
     return _reflect_fwd(x, kernel, strips)[0]
 
 
@@ -79,7 +81,7 @@ def _reflect_bwd(strips, residuals, gradient):
 
     So a convolution writes the gradient of `x` as it is; the compiler lets it add the rims, and
     take the sums that the norm before wants. Cut from that of a padded image it is written twice
-    more, which takes 2.5 longer for a generator's gradient.
+    more, which takes 2.5 more for a generator's gradient.
     """
     padded, kernel = residuals
     flipped = cpu.adjoint(kernel)
@@ -98,7 +100,7 @@ reflect_convolve.defvjp(_reflect_fwd, _reflect_bwd)
 
 
 def up_convolve(x: Array, kernel: Array) -> Array:
-    """Equals `cpu.plain_up`."""
+    """Equals `cpu.plain_up`: two columns of few channels at once, strips of few images."""
     size = kernel.shape[0]
     rows = columns = size // 2, 2
     strips = lanes.strips(x, lapped=1)
@@ -144,6 +146,19 @@ def _is_wide(kernel: Array, stride: int) -> bool:
     return stride == 1 and kernel.shape[0] == 7 and min(kernel.shape[2:]) <= 4
 
 
+def _filled(x: Array) -> int:
+    """Its height, or a few rows more, of which strips can be cut."""
+    return -(-x.shape[1] // 8) * 8
+
+
+def _filled_up(x: Array, kernel: Array, padding: cpu.Padding) -> Array:
+    """A 7x7 layer in strips of an image whose height is none of theirs: 19.0, not 23.8."""
+    height = _output(x.shape[1], kernel.shape[0], 1, padding[0])
+    x = jnp.pad(x, ((0, 0), (0, _filled(x) - x.shape[1]), (0, 0), (0, 0)))
+    rows = padding[0][0], kernel.shape[0] - 1 - padding[0][0]
+    return convolve(x, kernel, 1, (rows, padding[1]))[:, :height]
+
+
 def _by_columns(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Array:
     """Columns of the output together that `lanes` wants so."""
     width = _output(x.shape[2], kernel.shape[1], stride, padding[1])
@@ -151,16 +166,16 @@ def _by_columns(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> A
     return lanes.unfold(_tiled(x, kernel, stride, padding, (1, together)), together)
 
 
-def _by_tiles(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Array:
+def _by_tiles(x: Array, kernel: Array, padding: cpu.Padding) -> Array:
     """A stride of 4x4 pixels, whose 16 pixels are channels of a kernel that sees all they see.
 
     Three output channels fill 3 of the 128 columns of a matrix unit; so it is 48, for twice the
     multiplications. The 7x7 window becomes 10x10, which holds the former at 16 places.
     """
     height, width = (
-        _output(x.shape[axis + 1], kernel.shape[axis], stride, padding[axis]) for axis in (0, 1)
+        _output(x.shape[axis + 1], kernel.shape[axis], 1, padding[axis]) for axis in (0, 1)
     )
-    y = _tiled(x, kernel, stride, padding, (_TILE, _TILE))
+    y = _tiled(x, kernel, 1, padding, (_TILE, _TILE))
     n, rows, columns, _ = y.shape
     y = y.reshape(n, rows, columns, _TILE, _TILE, -1).transpose(0, 1, 3, 2, 4, 5)
     return y.reshape(n, rows * _TILE, columns * _TILE, -1)[:, :height, :width]
