@@ -128,6 +128,18 @@ def test_conv_in_bfloat16_is_near(form, size, stride, padding, inputs, outputs):
         assert error < 0.03 * np.abs(theirs).max()
 
 
+@pytest.mark.parametrize('channels', [(3, 5), (5, 3)])
+@pytest.mark.parametrize('height', range(58, 68))
+def test_a_tpu_has_strips_of_any_height_in_7x7_layers(height, channels):
+    """Its gradient is as high as the image, which may be beyond the next multiple of eight."""
+    x, kernel = arrays((1, height, 8, channels[0]), (7, 7, *channels))
+    plain = functools.partial(reference, stride=1, padding='VALID')
+    with ops.target('tpu'):
+        conv = lambda x, kernel: ops.conv(x, kernel, 1, ((0, 0), (0, 0)))
+        assert re.findall('tensor<(8)x', jax.jit(conv).lower(x, kernel).as_text())
+        assert_same_with_gradients(conv, plain, x, kernel)
+
+
 @pytest.mark.parametrize(('height', 'width'), [(1, 1), (4, 8), (5, 11)])
 def test_winograd_is_the_unpadded_convolution(height, width):
     x, kernel = arrays((2, height + 2, width + 2, 3), (3, 3, 3, 5))

@@ -34,7 +34,8 @@ def convolve(x: Array, kernel: Array, stride: int, padding: cpu.Padding) -> Arra
             y = convolve(x, kernel, stride, ((0, 0), padding[1]))
             return lanes.unfold(y, strips=strips)
     if not lanes.are_filled(x):
-        if _is_wide(kernel, stride) and lanes.strips(x, kernel.shape[0] - 1, _filled(x)) > 1:
+        lapped, height = kernel.shape[0] - 1, _filled(x, kernel, padding)
+        if _is_wide(kernel, stride) and lanes.strips(x, lapped, height) > 1:
             return _filled_up(x, kernel, padding)
         return cpu.plain(x, kernel, stride, padding)
     if _is_wide(kernel, stride) and kernel.shape[3] < kernel.shape[2]:
@@ -146,16 +147,17 @@ def _is_wide(kernel: Array, stride: int) -> bool:
     return stride == 1 and kernel.shape[0] == 7 and min(kernel.shape[2:]) <= 4
 
 
-def _filled(x: Array) -> int:
-    """Its height, or a few rows more, of which strips can be cut."""
-    return -(-x.shape[1] // 8) * 8
+def _filled(x: Array, kernel: Array, padding: cpu.Padding) -> int:
+    """The height of `x` or of its convolution, or a few rows more, of which strips can be cut."""
+    return -(-(x.shape[1] + max(sum(padding[0]) - kernel.shape[0] + 1, 0)) // 8) * 8
 
 
 def _filled_up(x: Array, kernel: Array, padding: cpu.Padding) -> Array:
-    """A 7x7 layer in strips of an image whose height is none of theirs: 19.0, not 23.8."""
+    """A 7x7 layer in strips of an image whose height is none of theirs."""
     height = _output(x.shape[1], kernel.shape[0], 1, padding[0])
-    x = jnp.pad(x, ((0, 0), (0, _filled(x) - x.shape[1]), (0, 0), (0, 0)))
+    more = _filled(x, kernel, padding) - x.shape[1]
     rows = padding[0][0], kernel.shape[0] - 1 - padding[0][0]
+    x = jnp.pad(x, ((0, 0), (0, more), (0, 0), (0, 0)))
     return convolve(x, kernel, 1, (rows, padding[1]))[:, :height]
 
 
