@@ -19,7 +19,7 @@ from cyclegan_jax.ops.platform import devices, platform
 
 Array = jax.Array
 
-_ROWS = 8
+ROWS = 8
 _LANES = 128
 
 
@@ -36,16 +36,16 @@ def strips(x: Array, lapped: int = 0, height: int | None = None) -> int:
     A device's strips are then a multiple of eight. 1 where it has eight images, where the height is
     no multiple, or where a strip has no more rows than are lapped.
     """
-    if not _is_for_tpu(x) or _images(x) >= _ROWS:
+    if not _is_for_tpu(x) or _images(x) >= ROWS:
         return 1
     height = height or x.shape[1]
-    count = _ROWS // math.gcd(_images(x), _ROWS)
+    count = ROWS // math.gcd(_images(x), ROWS)
     return count if height % count == 0 and height // count > lapped else 1
 
 
 def are_filled(x: Array) -> bool:
     """Whether `x` is for a TPU, of sizes that are known, and has images to fill its registers."""
-    return _is_for_tpu(x) and _images(x) >= _ROWS
+    return _is_for_tpu(x) and _images(x) >= ROWS
 
 
 def together(x: Array, width: int | None = None, channels: int | None = None) -> int:

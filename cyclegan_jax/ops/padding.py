@@ -129,9 +129,9 @@ def lap(x: Array, above: int, below: int, strips: int, mirrored: bool = False) -
         else (None, None)
     )
     rows = [
-        _to_the_next(x[:, x.shape[1] - above :], strips, 1, first),
+        _at_neighbours(x[:, x.shape[1] - above :], strips, 1, first),
         x,
-        _to_the_next(x[:, :below], strips, -1, last),
+        _at_neighbours(x[:, :below], strips, -1, last),
     ]
     return lanes.unfold(jnp.concatenate(rows, axis=1), columns)
 
@@ -157,16 +157,19 @@ def add_lapped(x: Array, above: Array, below: Array, strips: int, mirrored: bool
     if strips > 1:
         for rows, by, place in ((above, -1, height - above.shape[1]), (below, 1, 0)):
             pads = (place, height - place - rows.shape[1])
-            x = x + jnp.pad(_to_the_next(rows, strips, by), ((0, 0), pads, (0, 0), (0, 0)))
+            x = x + jnp.pad(_at_neighbours(rows, strips, by), ((0, 0), pads, (0, 0), (0, 0)))
+    if not mirrored:
+        return x
+    if strips > 1:
         strip = jnp.arange(x.shape[0])[:, None, None, None] % strips
         above, below = jnp.where(strip == 0, above, 0), jnp.where(strip == strips - 1, below, 0)
-    return add_rims(x, above, below, 1) if mirrored else x
+    return add_rims(x, above, below, 1)
 
 
-def _to_the_next(x: Array, strips: int, by: int, ends: Array | None = None) -> Array:
+def _at_neighbours(x: Array, strips: int, by: int, ends: Array | None = None) -> Array:
     """Rows of each strip at the next, for `by` 1, or at the one before, for -1.
 
-    What none comes to has its own of `ends`, or zeros.
+    The first strip of an image, or the last, gets its own rows of `ends`, or zeros.
     """
     shape = x.shape
     x = x.reshape(shape[0] // strips, strips, *shape[1:])

@@ -149,7 +149,8 @@ def _is_wide(kernel: Array, stride: int) -> bool:
 
 def _filled(x: Array, kernel: Array, padding: cpu.Padding) -> int:
     """The height of `x` or of its convolution, or a few rows more, of which strips can be cut."""
-    return -(-(x.shape[1] + max(sum(padding[0]) - kernel.shape[0] + 1, 0)) // 8) * 8
+    height = x.shape[1] + max(sum(padding[0]) - kernel.shape[0] + 1, 0)
+    return -(-height // lanes.ROWS) * lanes.ROWS
 
 
 def _filled_up(x: Array, kernel: Array, padding: cpu.Padding) -> Array:
